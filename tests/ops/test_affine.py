@@ -1,0 +1,133 @@
+"""Facts every affine operator must state truly: adjoint, offset, absolute value, number of products."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from verifier.core.operator import Affine
+from verifier.ops import AFFINE, Add, Concat, Conv, ConvTranspose, Linear, Permute, Reshape, Scale, Select, Sum
+from verifier.ops.conv import Window
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=GENERATOR)
+
+
+def windows() -> list[Window]:
+    """Regular and irregular geometries: asymmetric padding, unreached elements, dilation, cropping."""
+    result = []
+    for wide, kernel, stride, dilation, begin, end in (
+        ((7, 6), (3, 2), (1, 1), (1, 1), (0, 0), (0, 0)),
+        ((7, 6), (3, 2), (2, 3), (1, 1), (1, 1), (1, 1)),
+        ((8, 7), (3, 2), (3, 2), (2, 1), (2, 0), (0, 3)),
+        ((9,), (4,), (2,), (1,), (1,), (2,)),
+        ((9,), (3,), (4,), (1,), (0,), (0,)),
+        ((4, 5, 6), (2, 3, 2), (1, 2, 1), (1, 1, 2), (1, 0, 0), (0, 1, 0)),
+    ):
+        sizes = zip(wide, kernel, stride, dilation, begin, end, strict=True)
+        narrow = tuple((w + b + e - d * (k - 1) - 1) // s + 1 for w, k, s, d, b, e in sizes)
+        result += [Window(wide, narrow, kernel, stride, dilation, begin, groups) for groups in (1, 2)]
+    return result
+
+
+def operators() -> list[tuple[Affine, tuple[tuple[int, ...], ...]]]:
+    """Operators with the shapes of their inputs."""
+    found: list[tuple[Affine, tuple[tuple[int, ...], ...]]] = [
+        (Linear(normal(3, 4), normal(3)), ((2, 4),)),
+        (Linear(normal(3, 4)), ((4,),)),
+        (Reshape((2, 6), (3, 4)), ((2, 6),)),
+        (Permute((2, 0, 1)), ((2, 3, 4),)),
+        (Select(torch.tensor([[3, 0], [3, 3]]), (2, 3)), ((2, 3),)),
+        (Select(torch.tensor([-1, 5, -1, 2]), (2, 3)), ((2, 3),)),
+        (Select(torch.randperm(6, generator=GENERATOR).reshape(3, 2), (2, 3)), ((2, 3),)),
+        (Select(torch.tensor(4), (2, 3)), ((2, 3),)),
+        (Select(torch.zeros(0, dtype=torch.long), (2, 3)), ((2, 3),)),
+        (Add((1, -1, -1)), ((2, 3),) * 3),
+        (Add((-1, 1)), ((),) * 2),
+        (Scale(normal(3, 1), normal(4)), ((2, 3, 4),)),
+        (Scale(None, normal(4)), ((3, 4),)),
+        (Scale(normal(1)), ((3, 4),)),
+        (Concat(1, (2, 1, 3)), ((2, 2), (2, 1), (2, 3))),
+        (Sum((0, 2), (2, 3, 4)), ((2, 3, 4),)),
+        (Sum((), (2, 3)), ((2, 3),)),
+    ]
+    for window in windows():
+        groups, kernel = window.groups, window.kernel
+        found.append((Conv(normal(6, 4 // groups, *kernel), window, normal(6)), ((2, 4, *window.wide),)))
+        found.append((ConvTranspose(normal(4, 6 // groups, *kernel), window, normal(6)), ((2, 4, *window.narrow),)))
+    return found
+
+
+OPERATORS = operators()
+each = pytest.mark.parametrize(("op", "shapes"), OPERATORS, ids=[op.name for op, _ in OPERATORS])
+
+
+def test_all_affine_operators_are_here() -> None:
+    assert {type(op) for op, _ in OPERATORS} == set(AFFINE)
+
+
+def matrix(op: Affine, shapes: tuple[tuple[int, ...], ...]) -> Tensor:
+    """L as a dense matrix `[outputs, all inputs]`, from its values at unit vectors."""
+    total = sum(math.prod(shape) for shape in shapes)
+    units = torch.eye(total, dtype=torch.float64).split([math.prod(shape) for shape in shapes], 1)
+    value = op.linear(*(unit.reshape(total, *shape) for unit, shape in zip(units, shapes, strict=True)))
+    return value.reshape(total, -1).T
+
+
+@each
+def test_adjoint_is_the_transpose(op: Affine, shapes: tuple[tuple[int, ...], ...]) -> None:
+    inputs = [normal(3, *shape) for shape in shapes]
+    value = op.linear(*inputs)
+    rows = normal(5, *value.shape[1:])
+    pulled = op.adjoint(rows)
+    assert [tuple(part.shape) for part in pulled] == [(5, *shape) for shape in shapes]
+    left = rows.reshape(5, -1) @ value.reshape(3, -1).T
+    right = sum(part.reshape(5, -1) @ x.reshape(3, -1).T for part, x in zip(pulled, inputs, strict=True))
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@each
+def test_evaluate_is_linear_plus_offset(op: Affine, shapes: tuple[tuple[int, ...], ...]) -> None:
+    inputs = [normal(3, *shape) for shape in shapes]
+    offset = op.offset()
+    expected = op.linear(*inputs) + (0 if offset is None else offset)
+    torch.testing.assert_close(op.evaluate(*inputs), expected, rtol=1e-12, atol=1e-12)
+    zeros = [torch.zeros_like(x) for x in inputs]
+    torch.testing.assert_close(op.linear(*zeros), torch.zeros_like(expected), rtol=0, atol=0)
+
+
+@each
+def test_absolute(op: Affine, shapes: tuple[tuple[int, ...], ...]) -> None:
+    absolute = op.absolute()
+    torch.testing.assert_close(matrix(absolute, shapes), matrix(op, shapes).abs(), rtol=1e-12, atol=1e-12)
+    offset, own = absolute.offset(), op.offset()
+    assert (offset is None) == (own is None)
+    assert offset is None or own is None or torch.equal(offset, own.abs())
+
+
+@each
+def test_fan_counts_cover_all_products(op: Affine, shapes: tuple[tuple[int, ...], ...]) -> None:
+    dense = matrix(op, shapes)
+    moves = bool(((dense == 0) | (dense == 1)).all())
+    most_in = int((dense != 0).sum(1).max()) if dense.numel() else 0
+    most_out = int((dense != 0).sum(0).max()) if dense.numel() else 0
+    assert op.fan_in >= most_in or (most_in <= 1 and moves)
+    assert op.fan_out >= most_out or (most_out <= 1 and bool((dense.abs() <= 1).all()) and _is_signed_move(dense))
+
+
+def _is_signed_move(dense: Tensor) -> bool:
+    return bool(((dense == 0) | (dense.abs() == 1)).all())
+
+
+def test_to_casts_constants_and_keeps_positions() -> None:
+    op = Select(torch.tensor([1, -1]), (2,)).to(torch.float32, "cpu")
+    assert op.index.dtype == torch.int64
+    assert Scale(normal(2)).to(torch.float32, "cpu").scale.dtype == torch.float32
+    np.testing.assert_array_equal(op.evaluate(torch.tensor([[1.0, 2.0]])), [[2.0, 0.0]])

@@ -1,0 +1,1 @@
+"""Falsifiers: they look for a violation before and during the proof."""

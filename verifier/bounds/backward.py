@@ -1,0 +1,192 @@
+"""Backward linear bounds (CROWN, Zhang 2018; auto_LiRPA, Xu 2020) with every rounding accounted for.
+
+Rows  A . z + bias  over some nodes are rewritten over earlier nodes, in reverse topological order, until they are rows
+over the input, below the original ones:
+    affine        z = L x + b      A <- L^T A,  bias += A . b
+    elementwise   planes           A <- A+ lower_slope + A- upper_slope,  bias += A+ . lower + A- . upper
+A node with several readers sums what they send.
+
+Rounding. Each step commits an error that is at most  |A| . v  for a vector v known in advance (`_error_vector`), because
+the value that A multiplies is bounded: with m = max|x| over the batch, replacing L^T A by its computed value changes the
+row's value by at most gamma |A| . (|L| m). The sum of these errors, the debt, is subtracted in the end. So the computed
+bounds hold in real arithmetic, whatever the order of summation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.bounds.program import Program
+from verifier.core.graph import Constant
+from verifier.core.interval import Interval
+from verifier.core.operator import Affine, Elementwise, Planes
+from verifier.core.rounding import gamma, tiny, unit
+
+SAFETY = 1.03  # covers the rounding of the debt's own arithmetic, which is relative and far smaller
+
+
+@dataclass(frozen=True, eq=False)
+class LinearForm:
+    """For each domain and row, `value >= coefficients . x + bias - debt` for all x in the domain's box.
+
+    `coefficients` `[batch, spec, *input_shape]`; `bias`, `debt` `[batch, spec]`."""
+
+    coefficients: Tensor
+    bias: Tensor
+    debt: Tensor
+
+    def minimum(self, box: Interval) -> Tensor:
+        """Lower bound of the rows over `box` `[batch, *input_shape]`, outward; `[batch, spec]`."""
+        rows = self.coefficients.flatten(2)
+        lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+        middle = lower / 2 + upper / 2
+        half = torch.maximum(upper - middle, middle - lower)
+        half = half + gamma(2 * rows.shape[2] + 6, rows.dtype) * (middle.abs() + half)
+        value = _times(rows, middle) - _times(rows.abs(), half) + self.bias
+        return value - (self.debt + 4 * unit(rows.dtype) * (value.abs() + self.bias.abs())) * SAFETY
+
+
+def backward(
+    program: Program,
+    start: dict[int, Tensor],
+    bias: Tensor,
+    bounds: dict[int, Interval],
+    planes: dict[int, Planes],
+    exact_start: bool = True,
+) -> LinearForm:
+    """Rows `start[node]` `[batch, spec, *shape]` (over one or several nodes) plus `bias` `[batch, spec]`, bounded below
+    by a linear form over the input.
+
+    `bounds` hold the arguments of every affine node crossed, `planes` those of every nonlinear one; their batch is the
+    rows' batch or 1. `exact_start`: the starting coefficients are exact; else each is off by one rounding.
+    """
+    walk = _Walk(program, start, bias, bounds, planes, 0 if exact_start else 1)
+    for position in range(max(start), 0, -1):
+        if position in walk.pending:
+            walk.cross(position)
+    rows = walk.pending[0] if 0 in walk.pending else _zero_rows(program, bias)
+    if 0 in walk.pending:
+        walk.debt = walk.debt + _times_vector(rows.abs(), walk.arrival_error(0))
+    return LinearForm(rows, walk.bias, walk.debt * SAFETY + tiny(program.dtype) * walk.size)
+
+
+class _Walk:
+    """The rows in flight during one backward pass."""
+
+    def __init__(
+        self,
+        program: Program,
+        start: dict[int, Tensor],
+        bias: Tensor,
+        bounds: dict[int, Interval],
+        planes: dict[int, Planes],
+        start_roundings: int,
+    ) -> None:
+        self.program, self.bounds, self.planes = program, bounds, planes
+        self.pending = dict(start)
+        self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
+        self.bias, self.debt = bias, torch.zeros_like(bias)
+        self.size = 1.0  # counts underflows, weighted by what they multiply
+
+    def cross(self, position: int) -> None:
+        """Rewrite the rows over one node as rows over its arguments."""
+        node = self.program.graph.nodes[position]
+        rows = self.pending.pop(position)
+        if isinstance(node.op, Constant):
+            self._add_bias(rows, node.op.value)
+            error = node.op.value.abs() * gamma(node.size + 4, rows.dtype)
+            self.debt = self.debt + _times_vector(rows.abs(), error)
+        elif isinstance(node.op, Elementwise):
+            self._cross_elementwise(position, rows)
+        else:
+            self._cross_affine(position, rows)
+        del self.roundings[position]
+
+    def _cross_affine(self, position: int, rows: Tensor) -> None:
+        node = self.program.graph.nodes[position]
+        assert isinstance(node.op, Affine)
+        error = self._error_vector(position)
+        if error is not None:
+            self.debt = self.debt + _times_vector(rows.abs(), error)
+        offset = node.op.offset()
+        if offset is not None:
+            self._add_bias(rows, offset)
+        batch, spec = rows.shape[:2]
+        for source, sent in zip(node.inputs, node.op.adjoint(rows.flatten(0, 1)), strict=True):
+            self._send(source, sent.unflatten(0, (batch, spec)), 0 if error is not None else self.roundings[position])
+
+    def _error_vector(self, position: int) -> Tensor | None:
+        """v with |error of crossing this affine node| <= |A| . v; None where crossing is exact."""
+        node, absolute = self.program.graph.nodes[position], self.program.absolute[position]
+        assert isinstance(node.op, Affine) and absolute is not None
+        offset = node.op.offset()
+        if node.op.fan_out == 0 and node.op.fan_in == 0 and offset is None:
+            return None  # only moves data: earlier roundings travel with the coefficients
+        largest = [self._largest(source) for source in node.inputs]
+        dtype = self.program.dtype
+        reach = absolute.linear(*largest)[0]
+        error = reach * gamma(node.op.fan_out + self.roundings[position] + 3, dtype)
+        if offset is not None:
+            error = error + offset.abs() * gamma(node.size + self.roundings[position] + 3, dtype)
+        self.size += float(sum(m.sum() for m in largest)) * (node.op.fan_out + 1)
+        return error
+
+    def arrival_error(self, position: int) -> Tensor:
+        return self._largest(position)[0] * gamma(self.roundings[position] + 1, self.program.dtype)
+
+    def _largest(self, position: int) -> Tensor:
+        """max |value| over the batch, `[1, *shape]`."""
+        return self.bounds[position].magnitude().amax(0, keepdim=True)
+
+    def _cross_elementwise(self, position: int, rows: Tensor) -> None:
+        node, planes = self.program.graph.nodes[position], self.planes[position]
+        dtype = rows.dtype
+        negative = rows.clamp(max=0)
+        high = _times(negative, planes.upper_intercept)
+        count = node.size + self.roundings[position] + 3
+        self.bias = self.bias + high
+        if planes.lower_intercept is None:
+            self.debt = self.debt + high.abs() * gamma(count, dtype)
+        else:
+            positive = rows.clamp(min=0)
+            self.bias = self.bias + _times(positive, planes.lower_intercept)
+            error = _times(positive, planes.lower_intercept.abs()) - _times(negative, planes.upper_intercept.abs())
+            self.debt = self.debt + error * gamma(count, dtype)
+        self.debt = self.debt + self.bias.abs() * (3 * unit(dtype))
+        takes_upper = rows < 0
+        for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
+            self._send(source, rows * torch.where(takes_upper, up.unsqueeze(1), low.unsqueeze(1)), self.roundings[position] + 1)
+
+    def _add_bias(self, rows: Tensor, offset: Tensor) -> None:
+        shape = rows.shape[2:]
+        self.bias = self.bias + rows.flatten(2) @ offset.expand(shape).flatten()
+        self.debt = self.debt + self.bias.abs() * (2 * unit(rows.dtype))
+
+    def _send(self, source: int, rows: Tensor, roundings: int) -> None:
+        if source not in self.pending:
+            self.pending[source], self.roundings[source] = rows, roundings
+            return
+        # Earlier parts carry relative roundings that cancellation could amplify: settle them before adding.
+        parts = ((self.pending[source], self.roundings[source]), (rows, roundings))
+        for part, count in parts:
+            if count:
+                error = self._largest(source)[0] * gamma(count, rows.dtype)
+                self.debt = self.debt + _times_vector(part.abs(), error)
+        self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
+
+
+def _times(rows: Tensor, vector: Tensor) -> Tensor:
+    """`[batch, spec, *shape]` by `[batch, *shape]` to `[batch, spec]`."""
+    return torch.matmul(rows.flatten(2), vector.flatten(1).unsqueeze(2)).squeeze(2)
+
+
+def _times_vector(rows: Tensor, vector: Tensor) -> Tensor:
+    """`[batch, spec, *shape]` by `[*shape]` to `[batch, spec]`."""
+    return rows.flatten(2) @ vector.flatten()
+
+
+def _zero_rows(program: Program, bias: Tensor) -> Tensor:
+    return torch.zeros((*bias.shape, *program.graph.input_shape), dtype=program.dtype, device=program.device)

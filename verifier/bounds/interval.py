@@ -1,0 +1,55 @@
+"""Interval bound propagation (Gowal 2018): centre and radius through affine operators, ranges through the others."""
+
+from __future__ import annotations
+
+import torch
+
+from verifier.bounds.program import Program
+from verifier.core.graph import Constant
+from verifier.core.interval import Interval
+from verifier.core.operator import Affine, Elementwise
+from verifier.core.rounding import down, gamma, tiny, up
+
+
+def interval_bounds(program: Program, box: Interval) -> dict[int, Interval]:
+    """Bounds `[batch, *shape]` of every node by position; `box` `[batch, *input_shape]`."""
+    bounds: dict[int, Interval] = {}
+    for position in range(program.graph.output + 1):
+        bounds[position] = node_interval(program, position, bounds, box)
+    return bounds
+
+
+def node_interval(program: Program, position: int, bounds: dict[int, Interval], box: Interval) -> Interval:
+    """Bounds of one node from the bounds of its arguments."""
+    node = program.graph.nodes[position]
+    if position == 0:
+        return box.reshape(-1, *node.shape)
+    if isinstance(node.op, Constant):
+        # A computed constant may be off by the rounding of its cast.
+        value = node.op.value.expand(box.shape[0], *node.shape)
+        return Interval(down(value), up(value))
+    arguments = tuple(bounds[source] for source in node.inputs)
+    if isinstance(node.op, Elementwise):
+        return node.op.interval(*arguments)
+    absolute = program.absolute[position]
+    assert isinstance(node.op, Affine) and absolute is not None
+    return affine_interval(node.op, absolute, arguments)
+
+
+def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...]) -> Interval:
+    """L c + b ± |L| (r + roundings). With fan-in n, L c errs by gamma_n |L||c|, the stored weights by one rounding more,
+    and |L| r is itself computed with gamma_n: all inside the radius, so that one product covers them."""
+    offset = op.offset()
+    if op.fan_in == 0 and offset is None:
+        return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))
+    dtype = arguments[0].lower.dtype
+    factor = gamma(2 * op.fan_in + 8, dtype)
+    centers = [a.lower / 2 + a.upper / 2 for a in arguments]
+    radii = [torch.maximum(a.upper - c, c - a.lower) for a, c in zip(arguments, centers, strict=True)]
+    inflated = [r + factor * (c.abs() + r) for c, r in zip(centers, radii, strict=True)]
+    center = op.linear(*centers)
+    radius = absolute.linear(*inflated) + tiny(dtype) * (op.fan_in + 1)
+    if offset is not None:
+        center = center + offset
+        radius = radius + offset.abs() * gamma(4, dtype)
+    return Interval(down(center - radius, 3), up(center + radius, 3))

@@ -1,0 +1,64 @@
+"""A graph made ready for bounding: cast to a precision and device, with what every pass needs worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from verifier.core.graph import Constant, Graph, Input, Node
+from verifier.core.operator import Affine, Elementwise
+from verifier.errors import UnsupportedError
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """`graph` in the precision and on the device in which bounds are computed."""
+
+    graph: Graph
+    dtype: torch.dtype
+    device: torch.device
+
+    @cached_property
+    def absolute(self) -> tuple[Affine | None, ...]:
+        """|L| of each affine node, by position."""
+        return tuple(node.op.absolute() if isinstance(node.op, Affine) else None for node in self.graph.nodes)
+
+    @cached_property
+    def bent(self) -> tuple[bool, ...]:
+        """For each node, whether a nonlinear operator lies between the input and it (itself included)."""
+        bent: list[bool] = []
+        for node in self.graph.nodes:
+            bent.append(isinstance(node.op, Elementwise) or any(bent[source] for source in node.inputs))
+        return tuple(bent)
+
+    @cached_property
+    def mixings(self) -> tuple[int, ...]:
+        """For each node, how many operators that mix coordinates lie on a path from the input to it, at most."""
+        counts: list[int] = []
+        for node in self.graph.nodes:
+            own = int(isinstance(node.op, Affine) and node.op.fan_in > 1)
+            counts.append(own + max((counts[source] for source in node.inputs), default=0))
+        return tuple(counts)
+
+    @cached_property
+    def splittable(self) -> tuple[int, ...]:
+        """Positions of the arguments of nonlinear nodes, in order: the pre-activations, whose bounds decide everything."""
+        sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]
+        return tuple(dict.fromkeys(sources))
+
+
+def prepare(graph: Graph, dtype: torch.dtype, device: torch.device | str = "cpu") -> Program:
+    """Refuses a graph with an operator that has no bounds, naming each such operator with its node and shape."""
+    missing = unbounded_nodes(graph)
+    if missing:
+        names = "; ".join(str(node) for node in missing[:5]) + ("; ..." if len(missing) > 5 else "")
+        raise UnsupportedError(f"no bounds for {len(missing)} operator(s) of this network: {names}")
+    return Program(graph.to(dtype, device), dtype, torch.device(device))
+
+
+def unbounded_nodes(graph: Graph) -> list[Node]:
+    """The nodes that can be evaluated but not bounded."""
+    known = (Affine, Elementwise, Input, Constant)
+    return [node for node in graph.nodes if not isinstance(node.op, known)]

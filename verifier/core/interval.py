@@ -1,0 +1,38 @@
+"""A batch of boxes: elementwise lower and upper bounds of one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """`lower`, `upper`: `[batch, *shape]`. An element with lower > upper or NaN describes the empty set or nothing."""
+
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.lower.shape
+
+    def magnitude(self) -> Tensor:
+        """Largest absolute value, `[batch, *shape]`."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    def intersect(self, other: Interval) -> Interval:
+        return Interval(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
+
+    def select(self, index: Tensor) -> Interval:
+        """The domains `index` (`[k]` integers, or a mask over the batch)."""
+        return Interval(self.lower[index], self.upper[index])
+
+    def to(self, dtype: torch.dtype) -> Interval:
+        """Cast; exact when widening. Narrow only through `rounding.narrow`."""
+        return Interval(self.lower.to(dtype), self.upper.to(dtype))
+
+    def reshape(self, *shape: int) -> Interval:
+        return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape))

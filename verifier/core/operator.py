@@ -1,0 +1,128 @@
+"""What an operator is: a record of facts, from which every analysis is derived.
+
+Tensors are batched over domains: a value of shape `shape` travels as `[batch, *shape]`, where `shape` is the ONNX shape
+(its own leading 1 included). An operator's constants (weights, axes, target shapes) live in its fields; its arguments
+are the variable inputs only.
+
+Two kinds have bounds, and the bounding code knows only these:
+
+    Affine        y = L(x_1, ..., x_k) + b          backward is the adjoint of L, interval is  L c ± |L| r
+    Elementwise   y_j = f(x_1j, ..., x_kj)          two planes for each element, from the bounds of its arguments
+
+Anything else is an `Op` that can only be evaluated: it loads and replays, and bounds refuse it by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from verifier.core.interval import Interval
+
+
+class Op(ABC):
+    """An operator with its constants. Subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        """Inputs `[batch, *shape_i]` to output `[batch, *shape]`, in the inputs' precision, differentiable by autograd."""
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
+        """The same operator with floating-point constants in `dtype` (one rounding each) and everything on `device`."""
+        changes = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changes[field.name] = value.to(device, dtype if value.is_floating_point() else None)
+        return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
+
+    @property
+    def name(self) -> str:
+        """The canonical name, as tables and messages show it."""
+        return type(self).__name__
+
+
+class Affine(Op):
+    """y = L(x) + b.
+
+    `fan_in`: the most products that meet in one element of `L(x)`; 0 where L only moves data (exact).
+    `fan_out`: the same for the adjoint. Both are the n of gamma_n. Constants may be off by one rounding.
+    """
+
+    fan_in: int = 0
+    fan_out: int = 0
+
+    @abstractmethod
+    def linear(self, *inputs: Tensor) -> Tensor:
+        """L(x): inputs `[batch, *shape_i]` to `[batch, *shape]`, without the constant term."""
+
+    @abstractmethod
+    def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """L^T: rows `[rows, *shape]` over the output to rows `[rows, *shape_i]` over each input."""
+
+    def absolute(self) -> Affine:
+        """|L|: the same operator with the absolute values of its weights (and of its constant term)."""
+        return self
+
+    def offset(self) -> Tensor | None:
+        """b, broadcastable to `[*shape]`, or None for zero."""
+        return None
+
+    def rows(self, index: Tensor) -> tuple[Tensor, ...] | None:
+        """L^T of the one-hot rows at flat output positions `index` `[...]`, as `[..., *shape_i]`, where that is cheaper
+        than the adjoint of a materialised one-hot matrix; else None."""
+        return None
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        value, offset = self.linear(*inputs), self.offset()
+        return value if offset is None else value + offset
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Linear bounds of y = f(x_1..x_k), element by element, valid in exact arithmetic for these stored numbers:
+
+        sum_i lower_slopes[i] x_i + lower_intercept  <=  y  <=  sum_i upper_slopes[i] x_i + upper_intercept
+
+    All tensors `[batch, *shape]`. `lower_intercept` None means zero everywhere, and then `upper_intercept` is nowhere
+    negative: sums of intercepts then have terms of one sign, and their rounding error needs no extra pass to bound.
+    """
+
+    lower_slopes: tuple[Tensor, ...]
+    lower_intercept: Tensor | None
+    upper_slopes: tuple[Tensor, ...]
+    upper_intercept: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Parallel planes:  sum_i slopes[i] x_i + low  <=  y  <=  sum_i slopes[i] x_i + high. All `[batch, *shape]`."""
+
+    slopes: tuple[Tensor, ...]
+    low: Tensor
+    high: Tensor
+
+
+class Elementwise(Op):
+    """y_j = f(x_1j, ..., x_kj), all of one shape. Arguments of `interval` and `relax` may be degenerate, huge or infinite."""
+
+    @abstractmethod
+    def interval(self, *inputs: Interval) -> Interval:
+        """Outward-rounded range over the box of the inputs."""
+
+    @abstractmethod
+    def relax(self, *inputs: Interval) -> Planes:
+        """Planes that hold over the whole box, rounding included. Not finite where the box is not."""
+
+    @abstractmethod
+    def band(self, *inputs: Interval) -> Band:
+        """Parallel planes that hold over the whole box, rounding included: what forward forms carry."""
+
+    def unstable(self, *inputs: Interval) -> Tensor:
+        """Where tighter input bounds could still tighten the planes: a mask `[batch, *shape]`."""
+        return torch.ones_like(inputs[0].lower, dtype=torch.bool)

@@ -1,0 +1,21 @@
+"""ONNX operators, one module per family. Importing this package fills the registry."""
+
+from verifier.frontend.onnx_ops import (  # noqa: F401  (imported for their registrations)
+    activations,
+    arithmetic,
+    convolution,
+    dense,
+    indexing,
+    logic,
+    movement,
+    normalization,
+    pooling,
+    reductions,
+    resize,
+    shapes,
+)
+from verifier.frontend.onnx_ops.builder import Builder
+from verifier.frontend.onnx_ops.registry import NEWEST, OLDEST, Call, build, find, registered
+from verifier.frontend.onnx_ops.values import Known, Value, Variable, known
+
+__all__ = ["NEWEST", "OLDEST", "Builder", "Call", "Known", "Value", "Variable", "build", "find", "known", "registered"]

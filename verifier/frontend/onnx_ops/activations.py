@@ -1,0 +1,135 @@
+"""Activation functions and other functions of one argument."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verifier.core.operator import Op
+from verifier.frontend.onnx_ops.lowering import move, reshape, scale
+from verifier.frontend.onnx_ops.registry import Call, normalise, operator, tensor
+from verifier.frontend.onnx_ops.values import Value
+from verifier.ops import (
+    Abs,
+    ArgMax,
+    Atan,
+    Ceil,
+    Clip,
+    Cos,
+    Elu,
+    Erf,
+    Exp,
+    Floor,
+    Gelu,
+    LeakyRelu,
+    Log,
+    Mish,
+    Multiply,
+    Reciprocal,
+    Relu,
+    Round,
+    Shrink,
+    Sigmoid,
+    Sign,
+    Sin,
+    Softmax,
+    Softplus,
+    Softsign,
+    Sqrt,
+    Tan,
+    Tanh,
+    ThresholdedRelu,
+)
+
+PLAIN: dict[str, Op] = {
+    **{"Relu": Relu(), "Abs": Abs(), "Sign": Sign(), "Sigmoid": Sigmoid(), "Tanh": Tanh(), "Exp": Exp(), "Log": Log()},
+    **{"Sqrt": Sqrt(), "Reciprocal": Reciprocal(), "Sin": Sin(), "Cos": Cos(), "Tan": Tan(), "Atan": Atan()},
+    **{"Erf": Erf(), "Softplus": Softplus(), "Softsign": Softsign(), "Mish": Mish()},
+    **{"Floor": Floor(), "Ceil": Ceil(), "Round": Round()},
+}
+
+
+@operator(*PLAIN)
+def plain(call: Call) -> Value:
+    return call.emit(PLAIN[call.node.op_type], call.variable(0))
+
+
+@operator("LeakyRelu")
+def leaky_relu(call: Call) -> Value:
+    return call.emit(LeakyRelu(tensor(np.asarray(call.attribute("alpha", 0.01)))), call.variable(0))
+
+
+@operator("PRelu")
+def parametric_relu(call: Call) -> Value:
+    return call.emit(LeakyRelu(tensor(call.constant(1, "slopes"))), call.variable(0))
+
+
+@operator("Elu")
+def elu(call: Call) -> Value:
+    return call.emit(Elu(call.attribute("alpha", 1.0)), call.variable(0))
+
+
+@operator("Selu")
+def selu(call: Call) -> Value:
+    """Defaults are ONNX's: the float32 numbers nearest to Klambauer's."""
+    alpha = call.attribute("alpha", 1.67326319217681884765625)
+    return call.emit(Elu(alpha, call.attribute("gamma", 1.05070102214813232421875)), call.variable(0))
+
+
+@operator("Celu", since=12)
+def celu(call: Call) -> Value:
+    alpha = call.attribute("alpha", 1.0)
+    return call.emit(Elu(alpha, width=alpha), call.variable(0))
+
+
+@operator("Gelu", since=20)
+def gelu(call: Call) -> Value:
+    return call.emit(Gelu(call.attribute("approximate", "none") == "tanh"), call.variable(0))
+
+
+@operator("ThresholdedRelu", since=1)
+def thresholded_relu(call: Call) -> Value:
+    return call.emit(ThresholdedRelu(call.attribute("alpha", 1.0)), call.variable(0))
+
+
+@operator("Shrink", since=9)
+def shrink(call: Call) -> Value:
+    return call.emit(Shrink(call.attribute("lambd", 0.5), call.attribute("bias", 0.0)), call.variable(0))
+
+
+@operator("HardSigmoid")
+def hard_sigmoid(call: Call) -> Value:
+    line = scale(call, call.variable(0), call.attribute("alpha", 0.2), call.attribute("beta", 0.5))
+    return call.emit(Clip(0.0, 1.0), line)
+
+
+@operator("HardSwish", since=14)
+def hard_swish(call: Call) -> Value:
+    gate = call.emit(Clip(0.0, 1.0), scale(call, call.variable(0), 1 / 6, 0.5))
+    return call.emit(Multiply(), call.variable(0), gate)
+
+
+@operator("Softmax", "LogSoftmax")
+def softmax_of_matrix(call: Call) -> Value:
+    """Before opset 13: over all axes from `axis` on, taken together."""
+    value = call.variable(0)
+    axis = call.axis(len(value.shape), 1)
+    columns = int(np.prod(value.shape[axis:], dtype=np.int64))
+    matrix = reshape(call, value, (int(np.prod(value.shape[:axis], dtype=np.int64)), columns))
+    result = call.emit(Softmax(1, call.node.op_type == "LogSoftmax"), matrix)
+    return reshape(call, result, value.shape)
+
+
+@operator("Softmax", "LogSoftmax", since=13)
+def softmax(call: Call) -> Value:
+    value = call.variable(0)
+    return call.emit(Softmax(call.axis(len(value.shape), -1), call.node.op_type == "LogSoftmax"), value)
+
+
+@operator("ArgMax", "ArgMin")
+def argmax(call: Call) -> Value:
+    value = call.variable(0)
+    axis = normalise(call.attribute("axis", 0), len(value.shape))
+    if call.node.op_type == "ArgMin":
+        value = scale(call, value, -1.0)
+    position = call.emit(ArgMax(axis, bool(call.attribute("select_last_index", 0))), value, dtype=np.dtype(np.int64))
+    return position if call.attribute("keepdims", 1) else move(call, position, lambda array: array.squeeze(axis))

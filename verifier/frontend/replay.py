@@ -1,0 +1,144 @@
+"""Holds our graph against onnxruntime on the original file. A network that disagrees is not verified.
+
+Both sides round. How much is reasonable is measured, not assumed: the difference between our float32 and our float64
+evaluation is the rounding noise of this network at these points, and onnxruntime may be off by a multiple of it. Where
+the graph has steps (Sign, Floor, ArgMax, ...) rounding can tip one over; such a point is excused only if small
+perturbations of the input make our own graph jump as far, and never are all points excused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from verifier.core.graph import Graph
+from verifier.errors import ModelError, ReplayError
+from verifier.frontend.network import Network
+from verifier.ops import (
+    ArgMax,
+    Ceil,
+    Compare,
+    Floor,
+    Gather,
+    IsNonzero,
+    Remainder,
+    Round,
+    ScatterND,
+    Shrink,
+    Sign,
+    Slice,
+    ThresholdedRelu,
+    Truncate,
+)
+
+NOISE_FACTOR = 64.0  # onnxruntime's error in units of ours: other summation orders, other exponentials
+FLOOR = 64.0  # roundings of the largest output that are always allowed
+MOST_WITH_STEPS = 1e-3  # of the largest output, in a network with steps
+PERTURBATIONS = 32
+STEPS = (
+    *(Sign, Floor, Ceil, Round, Truncate, Remainder, ArgMax, Compare, IsNonzero, ThresholdedRelu, Shrink),
+    *(Gather, Slice, ScatterND),
+)
+
+
+def replay(network: Network, points: np.ndarray | None = None, seed: int = 0) -> float:
+    """Largest difference between graph and file over `points` `[n, *input_shape]` (default: random and corner inputs).
+
+    Inputs that onnxruntime refuses are left out, but not all may be. Raises `ReplayError` on disagreement.
+    """
+    chosen = generic_points(network.input_shape, seed) if points is None else points
+    chosen = chosen.reshape(-1, *network.input_shape).astype(network.input_dtype)
+    kept, expected = _original(network, chosen)
+    with torch.no_grad():
+        wide = _evaluate(network.graph, kept, torch.float64)
+        narrow_type = torch.float32 if network.input_dtype == np.float32 else torch.float64
+        narrow = _evaluate(network.graph.to(narrow_type), kept, narrow_type)
+        tolerance = _tolerance(network.graph, wide, narrow, narrow_type)
+        wrong = ~_agree(expected, wide, narrow, tolerance)
+        bad = np.flatnonzero(wrong.any(1))
+        excused = [place for place in bad if _is_tie(network, kept[place], expected[place], tolerance[place], seed)]
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(expected - wide)
+    finite = difference[np.isfinite(difference)]
+    if len(excused) < len(bad) or len(excused) == len(kept):
+        place = next((place for place in bad if place not in excused), bad[0])
+        output = int(np.flatnonzero(wrong[place])[0])
+        raise ReplayError(
+            f"'{network.path}': our graph and onnxruntime disagree at {len(bad)} of {len(kept)} inputs; output {output}"
+            f" is {wide[place, output]:.9g} here and {expected[place, output]:.9g} there"
+            f" (allowed difference {tolerance[place, 0]:.3g}); please report this network"
+        )
+    return float(finite.max(initial=0.0))
+
+
+def generic_points(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """`[n, *shape]`: zeros, uniform and corner inputs of [0, 1], normal ones."""
+    generator = np.random.default_rng(seed)
+    uniform, normal = generator.random((3, *shape)), generator.standard_normal((2, *shape))
+    corners = generator.integers(0, 2, (2, *shape)).astype(np.float64)
+    return np.concatenate([np.zeros((1, *shape)), uniform, corners, normal]).astype(np.float32)
+
+
+def _original(network: Network, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points that onnxruntime accepts, and its flat outputs there `[n, outputs]` in float64."""
+    kept, outputs, fault = [], [], None
+    for point in points:
+        try:
+            outputs.append(network.run(point[None]).reshape(-1).astype(np.float64))
+            kept.append(point)
+        except ModelError as error:
+            fault = error
+    if fault is not None and not kept:
+        raise fault
+    return np.stack(kept), np.stack(outputs)
+
+
+def _evaluate(graph: Graph, points: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Flat outputs `[n, outputs]`, point by point: memory stays that of one."""
+    values: Iterable[torch.Tensor] = (graph.evaluate(torch.from_numpy(point[None]).to(dtype)) for point in points)
+    return np.stack([value.reshape(-1).double().numpy() for value in values])
+
+
+def _tolerance(graph: Graph, wide: np.ndarray, narrow: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Allowed absolute difference for each point `[n, 1]`, from the noise over all points: a single one may be lucky.
+
+    With steps the difference may be a jump and no noise, so there it is capped by a share of the largest output.
+    """
+    with np.errstate(invalid="ignore"):
+        noise = np.nan_to_num(np.abs(wide - narrow), nan=0.0, posinf=0.0)
+    size = np.nan_to_num(np.abs(wide), nan=0.0, posinf=0.0).max(axis=1, keepdims=True, initial=0.0)
+    allowed = NOISE_FACTOR * float(noise.max(initial=0.0))
+    if _has_steps(graph):
+        allowed = min(allowed, MOST_WITH_STEPS * float(size.max(initial=0.0)))
+    info = torch.finfo(dtype)
+    return allowed + FLOOR * info.eps * size + info.tiny
+
+
+def _has_steps(graph: Graph) -> bool:
+    return any(isinstance(node.op, STEPS) for node in graph.nodes)
+
+
+def _agree(expected: np.ndarray, wide: np.ndarray, narrow: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
+    """Mask of the outputs that one of our precisions agrees with; what is not finite must be the same."""
+    agree = np.zeros(expected.shape, dtype=np.bool_)
+    for ours in (wide, narrow):
+        with np.errstate(invalid="ignore"):
+            near = np.abs(expected - ours) <= tolerance
+        agree |= near | (expected == ours) | (np.isnan(expected) & np.isnan(ours))
+    return agree
+
+
+def _is_tie(network: Network, point: np.ndarray, expected: np.ndarray, tolerance: np.ndarray, seed: int) -> bool:
+    """Whether our graph, on inputs perturbed by a few roundings, spans the expected output."""
+    if not _has_steps(network.graph):
+        return False
+    generator = np.random.default_rng(seed)
+    directions = generator.uniform(-1, 1, (PERTURBATIONS, *point.shape))
+    unit = 16 * np.finfo(network.input_dtype).eps
+    nearby = point + directions * unit * np.maximum(np.abs(point), 1e-3)
+    values = _evaluate(network.graph, np.concatenate([point[None], nearby]), torch.float64)
+    low, high = values.min(0), values.max(0)
+    reach = tolerance + (high - low)
+    return bool(np.all((expected >= low - reach) & (expected <= high + reach)))

@@ -1,0 +1,140 @@
+"""Convolution and transposed convolution in one, two or three dimensions: each is the adjoint of the other.
+
+Both are described by the same window: wide side and narrow side, where the convolution goes from wide to narrow,
+
+    narrow[o] = sum_k  weight[k] wide[o * stride + k * dilation - begin]
+
+with zeros outside of the wide side. Asymmetric padding and input elements that no window reaches are covered by
+padding or cropping the wide side to exactly what the windows span.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.core.operator import Affine
+
+_CORRELATE = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+_SPREAD = {
+    1: torch.nn.functional.conv_transpose1d,
+    2: torch.nn.functional.conv_transpose2d,
+    3: torch.nn.functional.conv_transpose3d,
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry, a number for each spatial axis. `begin` is the padding in front, that behind follows from the sizes."""
+
+    wide: tuple[int, ...]
+    narrow: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    begin: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Extent of all windows together."""
+        sizes = zip(self.narrow, self.stride, self.dilation, self.kernel, strict=True)
+        return tuple((narrow - 1) * stride + dilation * (kernel - 1) + 1 for narrow, stride, dilation, kernel in sizes)
+
+    def correlate(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`x` `[n, channels, *wide]` with `weight` `[out, channels / groups, *kernel]` to `[n, out, *narrow]`."""
+        function = _CORRELATE[len(self.wide)]
+        if self._regular():
+            return function(x, weight, None, self.stride, self.begin, self.dilation, self.groups)
+        ends = zip(self.begin, self.span, self.wide, strict=True)
+        x = _pad(x, [(begin, span - wide - begin) for begin, span, wide in ends])
+        return function(x, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def _regular(self) -> bool:
+        """Whether padding by `begin` on both sides gives exactly the narrow size."""
+        sizes = zip(self.wide, self.begin, self.span, self.stride, strict=True)
+        return all(begin >= 0 and 0 <= wide + 2 * begin - span < stride for wide, begin, span, stride in sizes)
+
+    def spread(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The adjoint: `x` `[n, out, *narrow]` with the same `weight` to `[n, channels, *wide]`."""
+        function = _SPREAD[len(self.wide)]
+        if self._regular():
+            sizes = zip(self.wide, self.begin, self.span, strict=True)
+            rest = tuple(wide + 2 * begin - span for wide, begin, span in sizes)
+            return function(x, weight, None, self.stride, self.begin, rest, self.groups, self.dilation)
+        x = function(x, weight, None, self.stride, 0, 0, self.groups, self.dilation)
+        ends = zip(self.begin, self.span, self.wide, strict=True)
+        return _pad(x, [(-begin, wide + begin - span) for begin, span, wide in ends])
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Affine):
+    """`[n, channels, *wide]` to `[n, out, *narrow]`; `weight` `[out, channels / groups, *kernel]`, `bias` `[out]`."""
+
+    weight: Tensor
+    window: Window
+    bias: Tensor | None = None
+
+    @property
+    def fan_in(self) -> int:  # type: ignore[override]
+        return math.prod(self.weight.shape[1:])
+
+    @property
+    def fan_out(self) -> int:  # type: ignore[override]
+        return math.prod(self.weight.shape[2:]) * self.weight.shape[0] // self.window.groups
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return _merged(inputs[0], self.weight, self.window.correlate)
+
+    def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return (_merged(rows, self.weight, self.window.spread),)
+
+    def absolute(self) -> Conv:
+        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
+
+    def offset(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.reshape(-1, *(1,) * len(self.window.wide))
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Affine):
+    """`[n, channels, *narrow]` to `[n, out, *wide]`; `weight` `[channels, out / groups, *kernel]`, `bias` `[out]`."""
+
+    weight: Tensor
+    window: Window
+    bias: Tensor | None = None
+
+    @property
+    def fan_in(self) -> int:  # type: ignore[override]
+        return math.prod(self.weight.shape[2:]) * self.weight.shape[0] // self.window.groups
+
+    @property
+    def fan_out(self) -> int:  # type: ignore[override]
+        return math.prod(self.weight.shape[1:])
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return _merged(inputs[0], self.weight, self.window.spread)
+
+    def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return (_merged(rows, self.weight, self.window.correlate),)
+
+    def absolute(self) -> ConvTranspose:
+        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
+
+    def offset(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.reshape(-1, *(1,) * len(self.window.wide))
+
+
+def _merged(x: Tensor, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Applies `function` with the batch axis and the ONNX batch axis of `x` `[batch, n, ...]` made one."""
+    return function(x.flatten(0, 1), weight).unflatten(0, x.shape[:2])
+
+
+def _pad(x: Tensor, ends: list[tuple[int, int]]) -> Tensor:
+    """Zeros before and behind each spatial axis; negative numbers crop."""
+    flat = [amount for pair in reversed(ends) for amount in pair]
+    return torch.nn.functional.pad(x, flat) if any(flat) else x

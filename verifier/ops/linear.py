@@ -1,0 +1,41 @@
+"""Dense layers: y = x W^T + b on the last axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.core.operator import Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Affine):
+    """`weight` `[out, in]` applied to the last axis of `[*, in]`; `bias` `[out]` or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def fan_in(self) -> int:  # type: ignore[override]
+        return self.weight.shape[1]
+
+    @property
+    def fan_out(self) -> int:  # type: ignore[override]
+        return self.weight.shape[0]
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] @ self.weight.T
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return torch.nn.functional.linear(inputs[0], self.weight, self.bias)
+
+    def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return (rows @ self.weight,)
+
+    def absolute(self) -> Linear:
+        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
+
+    def offset(self) -> Tensor | None:
+        return self.bias

@@ -1,0 +1,172 @@
+"""Piecewise-linear activations of one argument: Relu, LeakyRelu (and PRelu), Abs, Clip, Sign.
+
+Lines follow CROWN (Zhang 2018, table 2): chords on the side where the function bulges, lines through a kink on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.core.interval import Interval
+from verifier.core.operator import Band, Elementwise, Planes
+from verifier.core.rounding import down, tiny, unit, up
+from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
+
+
+def _straddles(box: Interval, kink: float = 0.0) -> Tensor:
+    return (box.lower < kink) & (box.upper > kink)
+
+
+@dataclass(frozen=True)
+class Relu(Elementwise):
+    """max(x, 0). Lower slope of an unstable neuron: 1 where the chord's slope exceeds one half, else 0."""
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].clamp(min=0)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(inputs[0].lower.clamp(min=0), inputs[0].upper.clamp(min=0))
+
+    def unstable(self, *inputs: Interval) -> Tensor:
+        return _straddles(inputs[0])
+
+    def relax(self, *inputs: Interval) -> Planes:
+        chord = self.band(*inputs)
+        slope = chord.slopes[0]
+        return Planes(((slope > 0.5).to(slope.dtype),), None, chord.slopes, chord.high)
+
+    def band(self, *inputs: Interval) -> Band:
+        """The hot path: no candidates. A stable neuron gets slope 0 or exactly 1, and intercept exactly 0."""
+        lower, upper = inputs[0].lower.clamp(max=0), inputs[0].upper.clamp(min=0)
+        slope = upper / (upper - lower).clamp(min=tiny(lower.dtype))
+        # The stored slope s is near u/(u-l), so the line must clear both ends: t >= -s l and t >= u - s u.
+        slack = (upper - lower) * (4 * unit(lower.dtype)) + tiny(lower.dtype)
+        intercept = torch.maximum(-slope * lower, upper - slope * upper) + slack
+        intercept = torch.where((lower < 0) & (upper > 0), intercept, 0.0)
+        return Band((slope,), torch.zeros_like(slope), intercept)
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyRelu(Scalar):
+    """x where x >= 0, else slope * x; `slope` broadcasts to the node's shape (PRelu) and may have any sign or size."""
+
+    slope: Tensor
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return torch.where(inputs[0] >= 0, inputs[0], inputs[0] * self.slope)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return _hull_with_zero(inputs[0], self._at(inputs[0].lower), self._at(inputs[0].upper))
+
+    def _at(self, x: Tensor) -> Interval:
+        """Two roundings on the bent side: of the stored slope and of the product."""
+        value = x * self.slope
+        return Interval(torch.where(x >= 0, x, down(value, 2)), torch.where(x >= 0, x, up(value, 2)))
+
+    def unstable(self, *inputs: Interval) -> Tensor:
+        return _straddles(inputs[0])
+
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        bent = self.slope.expand_as(box.lower)
+        return torch.ones_like(bent), bent, chord_slope(box, self.evaluate(box.lower), self.evaluate(box.upper))
+
+    def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
+        return [(x, self._at(x)) for x in (box.lower, box.upper, clamp_to(box, 0.0))]
+
+
+@dataclass(frozen=True)
+class Abs(Scalar):
+    """|x|."""
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].abs()
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return _hull_with_zero(inputs[0], *(Interval(x.abs(), x.abs()) for x in (inputs[0].lower, inputs[0].upper)))
+
+    def unstable(self, *inputs: Interval) -> Tensor:
+        return _straddles(inputs[0])
+
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        one = torch.ones_like(box.lower)
+        return one, -one, chord_slope(box, box.lower.abs(), box.upper.abs())
+
+    def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
+        return [(x, Interval(x.abs(), x.abs())) for x in (box.lower, box.upper, clamp_to(box, 0.0))]
+
+
+@dataclass(frozen=True)
+class Clip(Scalar):
+    """min(max(x, minimum), maximum); either end may be infinite."""
+
+    minimum: float
+    maximum: float
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].clamp(self.minimum, self.maximum)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(self._at(inputs[0].lower).lower, self._at(inputs[0].upper).upper)
+
+    def _at(self, x: Tensor) -> Interval:
+        """Enclosure of f(x): exact inside, the ends widened in case they are not numbers of this precision."""
+        value = x.clamp(self.minimum, self.maximum)
+        return Interval(torch.where(value == x, x, down(value)), torch.where(value == x, x, up(value)))
+
+    def unstable(self, *inputs: Interval) -> Tensor:
+        return _straddles(inputs[0], self.minimum) | _straddles(inputs[0], self.maximum)
+
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        """Flat, steep, the chord, and the lines from either end to the far kink."""
+        floor, ceiling = clamp_to(box, self.minimum), clamp_to(box, self.maximum)
+        low, high = self.evaluate(box.lower), self.evaluate(box.upper)
+        return (
+            torch.zeros_like(low),
+            torch.ones_like(low),
+            chord_slope(box, low, high),
+            chord_slope(Interval(box.lower, ceiling), low, high),
+            chord_slope(Interval(floor, box.upper), low, high),
+        )
+
+    def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
+        kinks = clamp_to(box, self.minimum), clamp_to(box, self.maximum)
+        return [(x, self._at(x)) for x in (box.lower, box.upper, *kinks)]
+
+
+@dataclass(frozen=True)
+class Sign(Scalar):
+    """-1, 0 or 1. At 0 inside an interval the function takes all three values, so both sides of the jump count."""
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].sign()
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(inputs[0].lower.sign(), inputs[0].upper.sign())
+
+    def unstable(self, *inputs: Interval) -> Tensor:
+        return inputs[0].lower.sign() != inputs[0].upper.sign()
+
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        """Flat, and from either end to the far side of the jump."""
+        value, jump = self.interval(box), self._jump(box)
+        parts = Interval(box.lower, jump), Interval(jump, box.upper)
+        return torch.zeros_like(jump), *(chord_slope(part, value.lower, value.upper) for part in parts)
+
+    def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
+        value = self.interval(box)
+        ends = Interval(value.lower, value.lower), Interval(value.upper, value.upper)
+        return (box.lower, ends[0]), (box.upper, ends[1]), (self._jump(box), value)
+
+    def _jump(self, box: Interval) -> Tensor:
+        return torch.where(box.lower.sign() == box.upper.sign(), box.lower, clamp_to(box, 0.0))
+
+
+def _hull_with_zero(box: Interval, low: Interval, high: Interval) -> Interval:
+    """Range of a function that is monotone on each side of its kink at (0, 0), from enclosures at both ends."""
+    lower, upper = torch.minimum(low.lower, high.lower), torch.maximum(low.upper, high.upper)
+    kink = _straddles(box)
+    return Interval(torch.where(kink, lower.clamp(max=0), lower), torch.where(kink, upper.clamp(min=0), upper))

@@ -1,0 +1,88 @@
+"""Linear bounds of scalar functions: choose slopes freely, then compute intercepts that are certainly valid.
+
+For a given slope a, the best lower line of f on [l, u] has the intercept min_x f(x) - a x. That minimum is attained at an
+end, at a kink, or where f' = a, so a function is described by these points and by enclosures of its values there.
+Slopes are taken as stored, hence exact; only the intercepts carry rounding, outward.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from verifier.core.interval import Interval
+from verifier.core.operator import Band, Elementwise, Planes
+from verifier.core.rounding import tiny, unit
+
+Point = tuple[Tensor, Interval]
+"""A place x and an enclosure of f(x), both `[batch, *shape]`."""
+
+ROUNDINGS = 8  # of f - a x relative to |f| + |a x|: product, difference, and what a point is off by
+
+
+class Scalar(Elementwise):
+    """y = f(x). A subclass lists slopes worth trying and the places where f(x) - slope x can be extreme."""
+
+    @abstractmethod
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        """Candidate slopes; any number is allowed, good ones give tight lines. Each `[batch, *shape]`."""
+
+    @abstractmethod
+    def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
+        """Places of [l, u] of which one minimises, and one maximises, f(x) - slope x over [l, u]."""
+
+    def relax(self, *inputs: Interval) -> Planes:
+        """For each side the candidate with the smallest area to f: the one that is best at the middle of [l, u]."""
+        box = inputs[0]
+        middle = box.lower / 2 + box.upper / 2
+        lower = upper = None
+        for slope in self.slopes(box):
+            low, high = self._intercepts(box, slope)
+            lower = _better(lower, (slope, low, slope * middle + low))
+            upper = _better(upper, (slope, high, -(slope * middle + high)))
+        assert lower is not None and upper is not None
+        return Planes((lower[0],), lower[1], (upper[0],), upper[1])
+
+    def band(self, *inputs: Interval) -> Band:
+        """The candidate with the narrowest band."""
+        best = None
+        for slope in self.slopes(inputs[0]):
+            low, high = self._intercepts(inputs[0], slope)
+            best = _better(best, (slope, low, high, low - high))
+        assert best is not None
+        return Band((best[0],), best[1], best[2])
+
+    def _intercepts(self, box: Interval, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Greatest lower and least upper intercept of lines with this slope, rounded outward. All `[batch, *shape]`."""
+        low = high = None
+        for x, value in self.points(box, slope):
+            product = slope * x
+            slack = (value.magnitude() + product.abs()) * (ROUNDINGS * unit(x.dtype)) + tiny(x.dtype)
+            below, above = value.lower - product - slack, value.upper - product + slack
+            low = below if low is None else torch.minimum(low, below)
+            high = above if high is None else torch.maximum(high, above)
+        assert low is not None and high is not None
+        return low, high
+
+
+def _better(old: tuple[Tensor, ...] | None, new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Elementwise choice between two candidates by their last tensor, the larger the better; a NaN never wins."""
+    if old is None:
+        return new
+    wins = (new[-1] > old[-1]) | old[-1].isnan()
+    return tuple(torch.where(wins, n, o) for n, o in zip(new, old, strict=True))
+
+
+def chord_slope(box: Interval, low_value: Tensor, high_value: Tensor) -> Tensor:
+    """(f(u) - f(l)) / (u - l), and 0 on a point."""
+    width = box.upper - box.lower
+    return torch.where(width > 0, (high_value - low_value) / width.clamp(min=tiny(width.dtype)), 0.0)
+
+
+def clamp_to(box: Interval, x: Tensor | float) -> Tensor:
+    """The point of [l, u] nearest to x."""
+    point = torch.as_tensor(x, dtype=box.lower.dtype, device=box.lower.device)
+    return torch.minimum(torch.maximum(point, box.lower), box.upper)

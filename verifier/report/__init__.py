@@ -1,0 +1,1 @@
+"""What a run leaves behind: witnesses, records, tables. Listens to results, never takes part in finding them."""

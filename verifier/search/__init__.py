@@ -1,0 +1,1 @@
+"""Branch and bound: the driver, its frontier, and how it splits."""
