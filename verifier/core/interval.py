@@ -26,8 +26,8 @@ class Interval:
     def intersect(self, other: Interval) -> Interval:
         return Interval(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
 
-    def select(self, index: Tensor) -> Interval:
-        """The domains `index` (`[k]` integers, or a mask over the batch)."""
+    def select(self, index: Tensor | slice) -> Interval:
+        """The domains `index` (`[k]` integers, a mask over the batch, or a slice)."""
         return Interval(self.lower[index], self.upper[index])
 
     def to(self, dtype: torch.dtype) -> Interval:

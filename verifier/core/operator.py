@@ -91,12 +91,14 @@ class Planes:
 
     All tensors `[batch, *shape]`. `lower_intercept` None means zero everywhere, and then `upper_intercept` is nowhere
     negative: sums of intercepts then have terms of one sign, and their rounding error needs no extra pass to bound.
+    `simple`: one argument, lower slope 0 or 1, upper slope in [0, 1], and at least 1/2 where the lower one is 1.
     """
 
     lower_slopes: tuple[Tensor, ...]
     lower_intercept: Tensor | None
     upper_slopes: tuple[Tensor, ...]
     upper_intercept: Tensor
+    simple: bool = False
 
 
 @dataclass(frozen=True, eq=False)

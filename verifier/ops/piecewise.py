@@ -37,7 +37,7 @@ class Relu(Elementwise):
     def relax(self, *inputs: Interval) -> Planes:
         chord = self.band(*inputs)
         slope = chord.slopes[0]
-        return Planes(((slope > 0.5).to(slope.dtype),), None, chord.slopes, chord.high)
+        return Planes(((slope > 0.5).to(slope.dtype),), None, chord.slopes, chord.high, simple=True)
 
     def band(self, *inputs: Interval) -> Band:
         """The hot path: no candidates. A stable neuron gets slope 0 or exactly 1, and intercept exactly 0."""

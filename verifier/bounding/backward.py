@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.bounds.program import Program
+from verifier.bounding.program import Program
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise, Planes
@@ -89,7 +89,7 @@ class _Walk:
         self.pending = dict(start)
         self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
         self.bias, self.debt = bias, torch.zeros_like(bias)
-        self.size = 1.0  # counts underflows, weighted by what they multiply
+        self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
 
     def cross(self, position: int) -> None:
         """Rewrite the rows over one node as rows over its arguments."""
@@ -131,7 +131,7 @@ class _Walk:
         error = reach * gamma(node.op.fan_out + self.roundings[position] + 3, dtype)
         if offset is not None:
             error = error + offset.abs() * gamma(node.size + self.roundings[position] + 3, dtype)
-        self.size += float(sum(m.sum() for m in largest)) * (node.op.fan_out + 1)
+        self.size = self.size + sum(m.sum() for m in largest) * (node.op.fan_out + 1)
         return error
 
     def arrival_error(self, position: int) -> Tensor:
@@ -143,22 +143,29 @@ class _Walk:
 
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
         node, planes = self.program.graph.nodes[position], self.planes[position]
-        dtype = rows.dtype
+        count = node.size + self.roundings[position] + 3
         negative = rows.clamp(max=0)
         high = _times(negative, planes.upper_intercept)
-        count = node.size + self.roundings[position] + 3
         self.bias = self.bias + high
         if planes.lower_intercept is None:
-            self.debt = self.debt + high.abs() * gamma(count, dtype)
+            self.debt = self.debt + high.abs() * gamma(count, rows.dtype)
         else:
-            positive = rows.clamp(min=0)
+            positive = rows - negative
             self.bias = self.bias + _times(positive, planes.lower_intercept)
             error = _times(positive, planes.lower_intercept.abs()) - _times(negative, planes.upper_intercept.abs())
-            self.debt = self.debt + error * gamma(count, dtype)
-        self.debt = self.debt + self.bias.abs() * (3 * unit(dtype))
+            self.debt = self.debt + error * gamma(count, rows.dtype)
+        self.debt = self.debt + self.bias.abs() * (3 * unit(rows.dtype))
+        if planes.simple:
+            # A l + A- (u - l), two fused passes. With l in {0, 1}, u in [0, 1] and u >= 1/2 where l = 1, the result is
+            # at least half of each term, so all roundings are relative to it.
+            low, up = planes.lower_slopes[0].unsqueeze(1), planes.upper_slopes[0].unsqueeze(1)
+            sent = torch.addcmul(rows * low, negative, up - low)
+            self._send(node.inputs[0], sent, self.roundings[position] + 8)
+            return
         takes_upper = rows < 0
         for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
-            self._send(source, rows * torch.where(takes_upper, up.unsqueeze(1), low.unsqueeze(1)), self.roundings[position] + 1)
+            sent = rows * torch.where(takes_upper, up.unsqueeze(1), low.unsqueeze(1))
+            self._send(source, sent, self.roundings[position] + 1)
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> None:
         shape = rows.shape[2:]

@@ -48,6 +48,11 @@ class Program:
         sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]
         return tuple(dict.fromkeys(sources))
 
+    def operations_to(self, position: int) -> float:
+        """Floating-point operations to take one row from a node back to the input."""
+        nodes = self.graph.nodes[1 : position + 1]
+        return float(sum(2 * node.size * max(1, getattr(node.op, "fan_in", 1)) for node in nodes))
+
 
 def prepare(graph: Graph, dtype: torch.dtype, device: torch.device | str = "cpu") -> Program:
     """Refuses a graph with an operator that has no bounds, naming each such operator with its node and shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from verifier.bounds.program import Program
+from verifier.bounding.program import Program
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise

@@ -1,0 +1,93 @@
+"""Projected gradient descent on the property's own margin (Madry 2018), many starting points as one batch.
+
+Each point is after one disjunct: it lowers the largest margin of that disjunct's rows. Steps follow the sign of the
+gradient, scaled by the box width of each input, and shrink geometrically.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.attack.margin import evaluate_in_chunks, random_points, violation_margin
+from verifier.core.graph import Graph
+from verifier.core.interval import Interval
+from verifier.settings import AttackSettings
+
+CHUNK_FLOATS = 1 << 26
+FINAL_STEP = 0.01  # of the first step
+
+Confirm = Callable[[Tensor, Tensor], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What to violate: `box` `[boxes, *input]`, and `margins(x, y, which)` `[n, R]` of the rows of box `which` `[n]` at
+    points `x`, outputs `y` `[n, outputs]`; `owner` `[boxes, R]` and `disjuncts` `[boxes]` as in the search."""
+
+    box: Interval
+    margins: Callable[[Tensor, Tensor, Tensor], Tensor]
+    owner: Tensor
+    disjuncts: Tensor
+
+    @property
+    def count(self) -> int:
+        return max(1, int(self.disjuncts.max()))
+
+
+def sample(graph: Graph, target: Target, points: int, generator: torch.Generator, confirm: Confirm) -> Tensor | None:
+    """Try the centre, corners and random points of each box. None if a violation was confirmed, else how close each box
+    came `[boxes]`."""
+    x = random_points(target.box, points, generator).flatten(0, 1)
+    which = torch.arange(len(target.disjuncts), device=x.device).repeat_interleave(points)
+    with torch.no_grad():
+        y = evaluate_in_chunks(graph, x, CHUNK_FLOATS)
+        worst = violation_margin(target.margins(x, y, which), target.owner[which], target.count)
+        real = torch.arange(target.count, device=x.device) < target.disjuncts[which].unsqueeze(1)
+        best = torch.where(real, worst, torch.inf).amin(1)
+    if _try(x, which, best, confirm):
+        return None
+    return best.unflatten(0, (-1, points)).amin(1)
+
+
+def descend(
+    graph: Graph, target: Target, settings: AttackSettings, closeness: Tensor, generator: torch.Generator, confirm: Confirm
+) -> bool:
+    """Gradient descent from the boxes that came closest; whether a violation was confirmed."""
+    deadline = time.monotonic() + settings.seconds
+    which = closeness.argsort()[: settings.restarts].repeat(-(-settings.restarts // len(closeness)))[: settings.restarts]
+    box = target.box.select(which)
+    x = random_points(box, 1, generator)[:, 0]
+    start = random_points(box, 3, generator)
+    x = torch.where(_spread(torch.arange(len(x), device=x.device) % 2 == 0, x), start[:, 2], start[:, 1])
+    goal = (torch.arange(len(x), device=x.device) // (len(x) // max(1, len(x) // target.count) or 1)) % target.disjuncts[which]
+    width = box.upper - box.lower
+    for step in range(settings.steps):
+        if time.monotonic() > deadline:
+            break
+        x = x.detach().requires_grad_()
+        y = graph.evaluate(x).flatten(1)
+        worst = violation_margin(target.margins(x, y, which), target.owner[which], target.count)
+        chosen = worst.gather(1, goal.unsqueeze(1)).squeeze(1)
+        if _try(x.detach(), which, chosen.detach(), confirm):
+            return True
+        if not chosen.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(chosen.clamp(max=1e30).sum(), x)
+        size = settings.step * FINAL_STEP ** (step / settings.steps)
+        x = torch.minimum(torch.maximum(x - size * width * torch.nan_to_num(slope).sign(), box.lower), box.upper)
+    return False
+
+
+def _try(x: Tensor, which: Tensor, margin: Tensor, confirm: Confirm) -> bool:
+    """Hand over the points that seem to violate."""
+    seem = margin <= 0
+    return bool(seem.any()) and confirm(x[seem], which[seem])
+
+
+def _spread(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.reshape(-1, *[1] * (like.dim() - 1))

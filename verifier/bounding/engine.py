@@ -1,0 +1,236 @@
+"""Bounds of every node a proof needs, by the cheapest means that serve.
+
+Nodes are visited in order. Each gets the intersection of: what it inherits, its interval, its forward form (few inputs
+only), and, where it feeds a nonlinear operator and is not yet decided, backward bounds of the undecided elements alone.
+Asking the dear method only for these, gathered by index, is what makes a batch cheap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.backward import LinearForm, backward
+from verifier.bounding.forward import Form, input_form, node_form
+from verifier.bounding.interval import node_interval
+from verifier.bounding.program import Program
+from verifier.core.interval import Interval
+from verifier.core.operator import Elementwise, Planes
+
+METHODS = ("interval", "forward", "crown")
+FORWARD_SHARE = 0.5  # forward forms are used where they cost at most this share of full backward bounds
+CACHE = 4 << 20  # bytes of rows in one backward pass on a CPU: elementwise passes then run in cache, not in memory
+SMALLEST_BLOCK = 256  # rows, however wide: fewer make poor matrix products
+PADDING = 1.5  # most rows of a block's fullest domain, over those of its emptiest
+FLOATS_PER_ROW = 6  # copies of a row alive at once during a backward pass
+ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach at least; only for skipping
+
+
+@dataclass(frozen=True)
+class Effort:
+    """`memory`: bytes a pass may take. `deadline`: `time.monotonic()` after which no more backward passes start;
+    one that is estimated to last beyond it is skipped (its neurons keep cheaper bounds)."""
+
+    memory: int = 1 << 30
+    deadline: float = float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class NodeBounds:
+    """By node position: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty)."""
+
+    intervals: dict[int, Interval] = field(default_factory=dict)
+    planes: dict[int, Planes] = field(default_factory=dict)
+    forms: dict[int, Form] = field(default_factory=dict)
+
+
+def bound_nodes(
+    program: Program,
+    box: Interval,
+    method: str = "crown",
+    inherited: dict[int, Interval] | None = None,
+    effort: Effort | None = None,
+) -> NodeBounds:
+    """Bounds over each box of the batch; `box` `[batch, *input_shape]`, `inherited` bounds hold over it already."""
+    found = NodeBounds()
+    effort = effort or Effort()
+    box = box.reshape(-1, *program.graph.input_shape)
+    use_forms = method == "forward" or (method == "crown" and forward_pays(program))
+    for position, node in enumerate(program.graph.nodes[: program.graph.output + 1]):
+        if isinstance(node.op, Elementwise):
+            if method == "crown":
+                for source in dict.fromkeys(node.inputs):
+                    _refine(program, found, node.op, position, source, box, effort)
+            arguments = tuple(found.intervals[source] for source in node.inputs)
+            found.planes[position] = node.op.relax(*arguments)
+        bounds = node_interval(program, position, found.intervals, box)
+        if use_forms:
+            found.forms[position] = (
+                node_form(program, position, found.forms, found.intervals) if position else input_form(box)
+            )
+            if program.mixings[position] > 1:
+                bounds = bounds.intersect(found.forms[position].interval())
+        if inherited is not None and position in inherited:
+            bounds = bounds.intersect(inherited[position])
+        found.intervals[position] = bounds
+    return found
+
+
+def forward_pays(program: Program) -> bool:
+    """Whether forward forms are cheap beside backward bounds: they carry a row for each input, not for each neuron."""
+    inputs = program.graph.nodes[0].size
+    widest = sum(program.graph.nodes[s].size for s in program.splittable) / max(1, len(program.splittable))
+    return inputs <= FORWARD_SHARE * widest
+
+
+def _refine(
+    program: Program, found: NodeBounds, op: Elementwise, position: int, source: int, box: Interval, effort: Effort
+) -> None:
+    """Backward bounds of the undecided elements of node `source`, which node `position` reads, into `found`."""
+    curved = program.bent[source] or (program.mixings[source] > 1 and not found.forms)
+    if not curved:
+        return
+    old = found.intervals[source]
+    arguments = tuple(found.intervals[s] for s in program.graph.nodes[position].inputs)
+    undecided = op.unstable(*arguments).flatten(1)
+    counts = undecided.sum(1)
+    most = int(counts.max())
+    if most == 0:
+        return
+    lower, upper = old.lower.flatten(1).clone(), old.upper.flatten(1).clone()
+    for domains, index in _blocks(program, source, undecided, counts, effort):
+        if time.monotonic() + _seconds(program, source, index.numel()) > effort.deadline:
+            return
+        low, high = _backward_elements(program, restrict(found, domains), source, index, box.select(domains))
+        rows = domains.unsqueeze(1)
+        lower[rows, index] = torch.maximum(low, lower[rows, index])
+        upper[rows, index] = torch.minimum(high, upper[rows, index])
+    shape = program.graph.nodes[source].shape
+    found.intervals[source] = Interval(lower.unflatten(1, shape), upper.unflatten(1, shape))
+
+
+def _blocks(
+    program: Program, source: int, undecided: Tensor, counts: Tensor, effort: Effort
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Work for backward passes, as `domains` `[b]` and the flat positions `[b, k]` to bound in each of them.
+
+    Domains with similar numbers of undecided elements go together, so that filling up to the largest wastes little."""
+    rows = most_rows(program, source, effort)
+    order = counts.argsort()
+    sizes = counts[order].tolist()
+    start = next((place for place, size in enumerate(sizes) if size), len(sizes))
+    while start < len(sizes):
+        end, limit = start, max(PADDING * sizes[start], sizes[start] + 2)
+        while end < len(sizes) and sizes[end] <= limit and (end - start + 1) * sizes[end] <= max(rows, sizes[start]):
+            end += 1
+        domains = order[start:end]
+        index = _positions(undecided[domains], sizes[end - 1])
+        for first in range(0, index.shape[1], rows):
+            yield domains, index[:, first : first + rows]
+        start = end
+
+
+def _positions(mask: Tensor, most: int) -> Tensor:
+    """`[batch, most]`: for each domain the positions where `mask` `[batch, n]` holds, then others to fill up."""
+    if mask.shape[0] == 1:
+        return mask[0].nonzero().T
+    return mask.to(torch.uint8).argsort(1, descending=True)[:, :most]
+
+
+def most_rows(program: Program, source: int, effort: Effort) -> int:
+    """Rows of one backward pass: few enough to stay in cache on a CPU and in the memory budget everywhere."""
+    widest = max(node.size for node in program.graph.nodes[: source + 1])
+    row = widest * torch.finfo(program.dtype).bits // 8
+    block = effort.memory // FLOATS_PER_ROW
+    if program.device.type == "cpu":
+        block = min(block, max(CACHE, SMALLEST_BLOCK * row))
+    return max(2, block // row) // 2
+
+
+def _seconds(program: Program, source: int, rows: int) -> float:
+    return 2 * rows * program.operations_to(source) / ROW_OPERATIONS
+
+
+def _backward_elements(
+    program: Program, found: NodeBounds, source: int, index: Tensor, box: Interval
+) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds `[batch, k]` of the elements `index` `[batch, k]` of node `source`."""
+    node = program.graph.nodes[source]
+    rows = torch.zeros((*index.shape, node.size), dtype=program.dtype, device=program.device)
+    rows.scatter_(2, index.unsqueeze(2), 1.0)
+    rows = torch.cat([rows, -rows], 1).unflatten(2, node.shape)
+    bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
+    bounds = backward(program, {source: rows}, bias, found.intervals, found.planes).minimum(box)
+    low, high = bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
+    # a bound that is not a number bounds nothing
+    return torch.nan_to_num(low, nan=-torch.inf), torch.nan_to_num(high, nan=torch.inf)
+
+
+def restrict(found: NodeBounds, domains: Tensor | slice) -> NodeBounds:
+    """Intervals and planes of some domains."""
+    planes = {
+        k: Planes(
+            tuple(s[domains] for s in v.lower_slopes),
+            None if v.lower_intercept is None else v.lower_intercept[domains],
+            tuple(s[domains] for s in v.upper_slopes),
+            v.upper_intercept[domains],
+            v.simple,
+        )
+        for k, v in found.planes.items()
+    }
+    return NodeBounds({k: v.select(domains) for k, v in found.intervals.items()}, planes)
+
+
+def bound_rows(
+    program: Program, found: NodeBounds, start: dict[int, Tensor], bias: Tensor, effort: Effort, exact: bool = True
+) -> LinearForm:
+    """Linear lower bounds of rows `start[node]` `[batch, spec, *shape]` plus `bias` `[batch, spec]`."""
+    batch, spec = bias.shape
+    block = most_rows(program, program.graph.output, effort)
+    columns = min(spec, block)
+    lines = []
+    for first in range(0, batch, max(1, block // columns)):
+        domains = slice(first, min(batch, first + max(1, block // columns)))
+        part = restrict(found, domains)
+        forms = [
+            backward(
+                program,
+                {k: v[domains, c : c + columns] for k, v in start.items()},
+                bias[domains, c : c + columns],
+                part.intervals,
+                part.planes,
+                exact,
+            )
+            for c in range(0, spec, columns)
+        ]
+        lines.append(_join(forms, 1))
+    return _join(lines, 0)
+
+
+def _join(forms: list[LinearForm], axis: int) -> LinearForm:
+    if len(forms) == 1:
+        return forms[0]
+    return LinearForm(*(torch.cat([getattr(f, k) for f in forms], axis) for k in ("coefficients", "bias", "debt")))
+
+
+def output_interval(program: Program, box: Interval, method: str, effort: Effort) -> Interval:
+    """Bounds of the network's output over each box, by one method; `[batch, *output_shape]`."""
+    found = bound_nodes(program, box, method, None, effort)
+    output = program.graph.output
+    result = found.intervals[output]
+    if method != "crown" or not program.bent[output]:
+        return result
+    size = program.graph.nodes[output].size
+    index = torch.arange(size, device=program.device).expand(box.shape[0], size)
+    lower, upper = [], []
+    step = max(1, most_rows(program, output, effort) // box.shape[0])
+    for first in range(0, size, step):
+        low, high = _backward_elements(program, found, output, index[:, first : first + step], box)
+        lower.append(low)
+        upper.append(high)
+    tight = Interval(torch.cat(lower, 1).reshape(result.shape), torch.cat(upper, 1).reshape(result.shape))
+    return result.intersect(tight)

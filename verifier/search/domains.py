@@ -1,0 +1,76 @@
+"""Subproblems as stacked tensors, and the frontier of those still open."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.core.interval import Interval
+
+
+@dataclass(frozen=True, eq=False)
+class DomainBatch:
+    """`box` `[n, *input]`; `problem` `[n]` the input box of the query it is part of; `open` `[n, disjuncts]` which
+    disjuncts of that box are not refuted here; `bound` `[n]` best lower bound so far of the worst open disjunct;
+    `share` `[n]` part of the whole input set (float64)."""
+
+    box: Interval
+    problem: Tensor
+    open: Tensor
+    bound: Tensor
+    share: Tensor
+
+    def __len__(self) -> int:
+        return len(self.problem)
+
+    def select(self, index: Tensor) -> DomainBatch:
+        return DomainBatch(self.box.select(index), *(getattr(self, name)[index] for name in _STACKED))
+
+    def replace(self, **changes: Tensor | Interval) -> DomainBatch:
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+_STACKED = ("problem", "open", "bound", "share")
+
+
+def concatenate(batches: list[DomainBatch]) -> DomainBatch:
+    box = Interval(torch.cat([b.box.lower for b in batches]), torch.cat([b.box.upper for b in batches]))
+    return DomainBatch(box, *(torch.cat([getattr(b, name) for b in batches]) for name in _STACKED))
+
+
+class Frontier:
+    """The open subproblems. Worst bound first; beyond `most` of them newest first, which keeps their number bounded."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._batches: list[DomainBatch] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._batches))
+
+    def push(self, batch: DomainBatch) -> None:
+        if len(batch):
+            self._batches.append(batch)
+
+    def pop(self, count: int) -> DomainBatch:
+        if len(self) > self._most:
+            last = self._batches.pop()
+            while self._batches and len(last) < count:
+                last = concatenate([self._batches.pop(), last])
+            order = torch.arange(len(last) - 1, -1, -1, device=last.problem.device)
+        else:
+            last = concatenate(self._batches)
+            self._batches = []
+            order = last.bound.argsort() if len(last) > count else torch.arange(len(last), device=last.problem.device)
+        if len(last) > count:
+            self.push(last.select(order[count:]))
+        return last.select(order[:count])
+
+    def worst(self) -> float:
+        return min((float(b.bound.min()) for b in self._batches), default=float("inf"))
+
+    def share(self) -> float:
+        return sum(float(b.share.sum()) for b in self._batches)

@@ -1,0 +1,203 @@
+"""Branch and bound: pick a batch, bound it, drop what is proved, clip, look for a violation, split, push.
+
+Each domain is a box of inputs with the disjuncts that are still possible in it. A domain whose box can be split no
+further is set aside and the search goes on; it is what makes the answer `unknown` in the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.backward import LinearForm
+from verifier.bounding.engine import Effort, NodeBounds, bound_nodes, bound_rows
+from verifier.bounding.program import Program
+from verifier.core.events import Observer, Progress
+from verifier.core.interval import Interval
+from verifier.search.domains import DomainBatch, Frontier
+from verifier.search.problem import Problem
+from verifier.search.rows import Rows, clip, combine, open_rows, refuted
+from verifier.search.splitting import choose_input, split
+from verifier.settings import SearchSettings
+
+Candidates = Callable[[Tensor, Tensor], bool]
+"""Takes points `[n, *input]` and the input box each belongs to `[n]`; True if one was confirmed as a violation."""
+
+LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended. `found`: a violation was confirmed. `open`: domains left. `proved`: share of the input set."""
+
+    found: bool
+    open: int
+    stuck: int
+    bounded: int
+    proved: float
+    bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """`deadline`: a `time.monotonic()` value. `memory`: bytes for bounds and frontier together."""
+
+    deadline: float
+    memory: int
+
+
+class Search:
+    """A search over `problem`, with `program` and the slower `precise` program (double precision) for close calls.
+
+    `run` may be called again to go on where it stopped.
+    """
+
+    def __init__(
+        self,
+        programs: tuple[Program, Callable[[], Program]],
+        problem: Problem,
+        settings: SearchSettings,
+        limits: Limits,
+        candidates: Candidates,
+        observer: Observer,
+    ) -> None:
+        self.program, self.precise = programs
+        self.problem, self.settings, self.limits = problem, settings, limits
+        self.candidates, self.observer = candidates, observer
+        self.frontier = Frontier(self._most_domains())
+        self.frontier.push(self._roots())
+        self.started = time.monotonic()
+        self.bounded = self.stuck = 0
+        self.proved, self.stuck_bound = 0.0, float("inf")
+
+    def run(self, most_batches: int | None = None) -> Outcome:
+        """Until all is proved, a violation is found, time is up, or `most_batches` batches were bounded."""
+        batch, batches, found = self._batch(), 0, False
+        while not found and len(self.frontier) and time.monotonic() < self.limits.deadline and batches != most_batches:
+            domains = self.frontier.pop(batch)
+            children, left, found = self._step(domains)
+            self._count(domains, children, left)
+            batches += 1
+        complete = not found and not len(self.frontier) and not self.stuck
+        return Outcome(
+            found=found,
+            open=len(self.frontier),
+            stuck=self.stuck,
+            bounded=self.bounded,
+            proved=1.0 if complete else min(max(self.proved, 0.0), 1.0),
+            bound=min(self.frontier.worst(), self.stuck_bound),
+        )
+
+    def _count(self, domains: DomainBatch, children: DomainBatch, left: DomainBatch) -> None:
+        self.frontier.push(children)
+        self.bounded += len(domains)
+        self.stuck += len(left)
+        self.stuck_bound = min(self.stuck_bound, float(left.bound.min()) if len(left) else float("inf"))
+        self.proved += float(domains.share.sum()) - float(children.share.sum()) - float(left.share.sum())
+        worst = min(self.frontier.worst(), self.stuck_bound)
+        elapsed = time.monotonic() - self.started
+        self.observer(Progress(elapsed, len(self.frontier), self.bounded, self.proved, worst))
+
+    def _roots(self) -> DomainBatch:
+        count = len(self.problem.row)
+        device, dtype = self.program.device, self.program.dtype
+        slots = torch.arange(self.problem.most_disjuncts, device=device)
+        return DomainBatch(
+            box=self.problem.box.reshape(-1, *self.program.graph.input_shape),
+            problem=torch.arange(count, device=device),
+            open=slots < self.problem.disjuncts.unsqueeze(1),
+            bound=torch.full((count,), -torch.inf, dtype=dtype, device=device),
+            share=torch.full((count,), 1.0 / count, dtype=torch.float64, device=device),
+        )
+
+    def _batch(self) -> int:
+        """Domains at once: the setting, or as many as the memory budget holds."""
+        graph = self.program.graph
+        row = sum(node.size for node in graph.nodes) * LIVE_FLOATS + self.problem.row.shape[1] * (
+            graph.nodes[graph.output].size + graph.nodes[0].size * 4
+        )
+        per_domain = row * torch.finfo(self.program.dtype).bits // 8
+        return max(1, min(self.settings.batch, self.limits.memory // 2 // per_domain))
+
+    def _most_domains(self) -> int:
+        size = 2 * self.program.graph.nodes[0].size * 4 + self.problem.most_disjuncts + 40
+        return max(self.settings.batch, self.limits.memory // 8 // size)
+
+    def _step(self, domains: DomainBatch) -> tuple[DomainBatch, DomainBatch, bool]:
+        """One batch: its open children, the domains that cannot be split further, and whether a violation was found."""
+        rows = open_rows(self.problem, domains)
+        form, nodes = self._bound(self.program, domains.box, rows)
+        domains, rows, form, nodes = self._close(domains, rows, form, nodes)
+        if not len(domains):
+            return domains, domains, False
+        if self.candidates(self._suspects(domains.box, form), domains.problem.repeat(2)):
+            return domains, domains, True
+        clipped = clip(form, domains.box, rows, self.problem.most_disjuncts)
+        alive = (clipped.lower <= clipped.upper).flatten(1).all(1)
+        domains = domains.replace(box=clipped).select(alive)
+        chosen = choose_input(form.coefficients.flatten(2)[alive], rows.owner[alive], domains.box, self.settings.width_exponent)
+        stuck = chosen < 0
+        if bool(stuck.any()):
+            keep = ~stuck
+            left = self._last_resort(domains.select(stuck))
+            return split(domains.select(keep), chosen[keep]), left, False
+        return split(domains, chosen), domains.select(stuck), False
+
+    def _bound(self, program: Program, box: Interval, rows: Rows) -> tuple[LinearForm, NodeBounds]:
+        effort = Effort(self.limits.memory // 2, self.limits.deadline)
+        nodes = bound_nodes(program, box, "crown", None, effort)
+        start = {program.graph.output: rows.outputs.unflatten(2, program.graph.output_shape)}
+        if rows.inputs is not None:
+            inputs = rows.inputs.unflatten(2, program.graph.input_shape)
+            start[0] = start.get(0, 0) + inputs
+        return bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact), nodes
+
+    def _close(
+        self, domains: DomainBatch, rows: Rows, form: LinearForm, nodes: NodeBounds
+    ) -> tuple[DomainBatch, Rows, LinearForm, NodeBounds]:
+        """Mark refuted disjuncts and keep the domains that have an open one."""
+        count = self.problem.most_disjuncts
+        bounds = form.minimum(domains.box)
+        if bool((rows.owner.sort(1).values.diff(dim=1) == 0).any()):
+            _, joint = combine(form, domains.box, rows.owner)
+            bounds = torch.maximum(torch.nan_to_num(bounds, nan=-torch.inf), torch.nan_to_num(joint, nan=-torch.inf))
+        closed, best = refuted(bounds, rows.owner, count)
+        still = domains.open & ~closed
+        worst = torch.where(still, best, torch.inf).amin(1)
+        alive = still.any(1)
+        owner = torch.where((rows.owner >= 0) & still.gather(1, rows.owner.clamp(min=0)), rows.owner, -1)
+        domains = domains.replace(open=still, bound=torch.maximum(worst, domains.bound)).select(alive)
+        rows = Rows(
+            rows.slot[alive],
+            owner[alive],
+            rows.outputs[alive],
+            None if rows.inputs is None else rows.inputs[alive],
+            rows.offset[alive],
+        )
+        kept = LinearForm(form.coefficients[alive], form.bias[alive], form.debt[alive])
+        return domains, rows, kept, nodes
+
+    def _suspects(self, box: Interval, form: LinearForm) -> Tensor:
+        """For each domain its centre, and the corner where its first row's linear bound is smallest."""
+        corner = torch.where(form.coefficients[:, 0] > 0, box.lower, box.upper)
+        return torch.cat([box.lower / 2 + box.upper / 2, corner])
+
+    def _last_resort(self, domains: DomainBatch) -> DomainBatch:
+        """Bound domains that cannot be split once more, in double precision; returns those that remain."""
+        precise, problem = self.precise(), self.problem
+        wide = domains.replace(box=domains.box.to(precise.dtype))
+        rows = open_rows(problem, wide)
+        rows = Rows(
+            rows.slot,
+            rows.owner,
+            rows.outputs.to(precise.dtype),
+            None if rows.inputs is None else rows.inputs.to(precise.dtype),
+            rows.offset.to(precise.dtype),
+        )
+        form, nodes = self._bound(precise, wide.box, rows)
+        remaining, *_ = self._close(wide, rows, form, nodes)
+        return remaining.replace(box=remaining.box.to(self.program.dtype), bound=remaining.bound.to(self.program.dtype))

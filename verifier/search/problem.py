@@ -1,0 +1,94 @@
+"""A query as tensors: its input boxes, and for each box the rows of its disjuncts.
+
+A row is turned into a margin  c . y + d . x - bound, and violated where the margin is <= 0 (strict rows are proved by
+their closure). A box is free of violations when each of its disjuncts has a row, or a nonnegative combination of its
+rows, whose margin is positive everywhere. Distinct coefficient vectors are stored once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.core.interval import Interval
+from verifier.core.query import Query
+from verifier.core.rationals import round_fractions
+
+NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """`box` `[boxes, *input]` outward float; per box up to R rows and D disjuncts:
+
+    `row` `[boxes, R]` indices into the coefficient tables, `offset` `[boxes, R]` = -bound rounded down, `owner`
+    `[boxes, R]` the disjunct (0..D-1) of the row or -1 for padding, `disjuncts` `[boxes]` their number.
+    `output_rows` `[distinct, outputs]`, `input_rows` `[distinct, inputs]` or None, `exact` whether both are exact.
+    """
+
+    box: Interval
+    row: Tensor
+    offset: Tensor
+    owner: Tensor
+    disjuncts: Tensor
+    output_rows: Tensor
+    input_rows: Tensor | None
+    exact: bool
+
+    @property
+    def most_disjuncts(self) -> int:
+        return int(self.disjuncts.max())
+
+
+def build_problem(query: Query, dtype: torch.dtype, device: torch.device | str) -> Problem:
+    """Boxes are rounded outward to float32 whatever `dtype` is: a float32 network rounds its inputs to it."""
+    groups: dict[int, list[int]] = {}
+    for position, disjunct in enumerate(query.disjuncts):
+        groups.setdefault(id(disjunct.box), []).append(position)
+    boxes = [query.disjuncts[members[0]].box for members in groups.values()]
+    ends = [box.outward(np.float32) for box in boxes]
+    table: dict[tuple[object, object], int] = {}
+    rows, owners, bounds = [], [], []
+    for members in groups.values():
+        found = [(row, slot) for slot, member in enumerate(members) for row in query.disjuncts[member].rows]
+        rows.append([table.setdefault((row.inputs, row.outputs), len(table)) for row, _ in found])
+        owners.append([slot for _, slot in found])
+        bounds.append([-row.bound for row, _ in found])
+    keys = list(table)
+    output_rows, exact_out = _dense([key[1] for key in keys], query.output_size, dtype)
+    input_rows, exact_in = _dense([key[0] for key in keys], query.input_size, dtype)
+    width = max(1, max(map(len, rows), default=1))
+    put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)  # noqa: E731
+    return Problem(
+        box=Interval(put(np.stack([e[0] for e in ends])).to(dtype), put(np.stack([e[1] for e in ends])).to(dtype)),
+        row=put(_pad(rows, width, 0)),
+        offset=put(_pad([round_fractions(b, NUMPY[dtype], -1).tolist() for b in bounds], width, 0.0, NUMPY[dtype])),
+        owner=put(_pad(owners, width, -1)),
+        disjuncts=put(np.array([len(members) for members in groups.values()])),
+        output_rows=put(output_rows),
+        input_rows=put(input_rows) if any(key[0] for key in keys) else None,
+        exact=exact_out and exact_in,
+    )
+
+
+def _dense(terms: list, size: int, dtype: torch.dtype) -> tuple[np.ndarray, bool]:
+    """Sparse exact rows as one array, each number rounded to nearest, and whether nothing was rounded."""
+    array, exact = np.zeros((max(1, len(terms)), size), dtype=NUMPY[dtype]), True
+    for place, row in enumerate(terms):
+        for index, coefficient in row:
+            array[place, index] = float(coefficient)
+            exact &= Fraction(float(array[place, index])) == coefficient
+    return array, exact
+
+
+def _pad(lists: list[list], width: int, fill: float, dtype: type = np.int64) -> np.ndarray:
+    array = np.full((len(lists), width), fill, dtype=dtype)
+    for place, values in enumerate(lists):
+        array[place, : len(values)] = values
+    return array
+
+
