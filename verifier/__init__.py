@@ -4,7 +4,7 @@ import verifier
 
 network = verifier.load("network.onnx")
 query = verifier.read_property("property.vnnlib")
-verdict = verifier.verify(network, query, verifier.Settings(timeout=60))
+verdict = verifier.verify(network, query, timeout=60)
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ if TYPE_CHECKING:
     from verifier.core.verdict import Verdict as Verdict
     from verifier.frontend.network import load as load
     from verifier.frontend.vnnlib import read_property as read_property
-    from verifier.pipeline import bounds as output_bounds
+    from verifier.pipeline import bounds as bounds
     from verifier.pipeline import verify as verify
     from verifier.settings import Settings as Settings
 
 __version__ = "0.1.0"
 
-# Public name: the module that has it and what it is called there ("" for the module itself). `output_bounds` is not
-# called `bounds` because the subpackage of that name would take its place as soon as it is imported.
+# Public name: the module that has it and what it is called there ("" for the module itself).
 _HOMES = {
     "Settings": ("verifier.settings", "Settings"),
     "Status": ("verifier.core.verdict", "Status"),
     "Verdict": ("verifier.core.verdict", "Verdict"),
+    "bounds": ("verifier.pipeline", "bounds"),
     "errors": ("verifier.errors", ""),
     "load": ("verifier.frontend.network", "load"),
-    "output_bounds": ("verifier.pipeline", "bounds"),
     "read_property": ("verifier.frontend.vnnlib", "read_property"),
     "verify": ("verifier.pipeline", "verify"),
 }
@@ -41,7 +40,7 @@ __all__ = [  # noqa: RUF022, in the order in which they are needed
     "load",
     "read_property",
     "verify",
-    "output_bounds",
+    "bounds",
     "Verdict",
     "Status",
     "Settings",

@@ -38,33 +38,42 @@ class Target:
     def count(self) -> int:
         return max(1, int(self.disjuncts.max()))
 
+    def closest(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
+        """`[n]`: the margin of the disjunct that is nearest to a violation, at most zero where it seems to hold."""
+        worst = violation_margin(self.margins(x, y, which), self.owner[which], self.count)
+        real = torch.arange(self.count, device=x.device) < self.disjuncts[which].unsqueeze(1)
+        return torch.where(real, worst, torch.inf).amin(1)
+
 
 def sample(graph: Graph, target: Target, points: int, generator: torch.Generator, confirm: Confirm) -> Tensor | None:
     """Try the centre, corners and random points of each box. None if a violation was confirmed, else how close each box
     came `[boxes]`."""
     x = random_points(target.box, points, generator).flatten(0, 1)
     which = torch.arange(len(target.disjuncts), device=x.device).repeat_interleave(points)
-    with torch.no_grad():
-        y = evaluate_in_chunks(graph, x, CHUNK_FLOATS)
-        worst = violation_margin(target.margins(x, y, which), target.owner[which], target.count)
-        real = torch.arange(target.count, device=x.device) < target.disjuncts[which].unsqueeze(1)
-        best = torch.where(real, worst, torch.inf).amin(1)
+    best = target.closest(x, evaluate_in_chunks(graph, x, CHUNK_FLOATS), which)
     if _try(x, which, best, confirm):
         return None
     return best.unflatten(0, (-1, points)).amin(1)
 
 
 def descend(
-    graph: Graph, target: Target, settings: AttackSettings, closeness: Tensor, generator: torch.Generator, confirm: Confirm
+    graph: Graph,
+    target: Target,
+    settings: AttackSettings,
+    closeness: Tensor,
+    generator: torch.Generator,
+    confirm: Confirm,
 ) -> bool:
     """Gradient descent from the boxes that came closest; whether a violation was confirmed."""
     deadline = time.monotonic() + settings.seconds
-    which = closeness.argsort()[: settings.restarts].repeat(-(-settings.restarts // len(closeness)))[: settings.restarts]
+    nearest = closeness.argsort()[: settings.restarts]
+    which = nearest.repeat(-(-settings.restarts // len(nearest)))
     box = target.box.select(which)
-    x = random_points(box, 1, generator)[:, 0]
+    # half of the points start at random corners, half anywhere
     start = random_points(box, 3, generator)
-    x = torch.where(_spread(torch.arange(len(x), device=x.device) % 2 == 0, x), start[:, 2], start[:, 1])
-    goal = (torch.arange(len(x), device=x.device) // (len(x) // max(1, len(x) // target.count) or 1)) % target.disjuncts[which]
+    point = torch.arange(len(which), device=which.device)
+    x = start[point, 1 + point % 2]
+    goal = point % target.disjuncts[which]
     width = box.upper - box.lower
     for step in range(settings.steps):
         if time.monotonic() > deadline:
@@ -87,7 +96,3 @@ def _try(x: Tensor, which: Tensor, margin: Tensor, confirm: Confirm) -> bool:
     """Hand over the points that seem to violate."""
     seem = margin <= 0
     return bool(seem.any()) and confirm(x[seem], which[seem])
-
-
-def _spread(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (like.dim() - 1))

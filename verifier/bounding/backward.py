@@ -6,10 +6,10 @@ over the input, below the original ones:
     elementwise   planes           A <- A+ lower_slope + A- upper_slope,  bias += A+ . lower + A- . upper
 A node with several readers sums what they send.
 
-Rounding. Each step commits an error that is at most  |A| . v  for a vector v known in advance (`_error_vector`), because
-the value that A multiplies is bounded: with m = max|x| over the batch, replacing L^T A by its computed value changes the
-row's value by at most gamma |A| . (|L| m). The sum of these errors, the debt, is subtracted in the end. So the computed
-bounds hold in real arithmetic, whatever the order of summation.
+Rounding. Each step commits an error that is at most  |A| . v  for a vector v known in advance (`_error_vector`), since
+the value that A multiplies is bounded: with m = max|x| over the batch, replacing L^T A by its computed value changes
+the row's value by at most gamma |A| . (|L| m). The sum of these errors, the debt, is subtracted in the end. So the
+computed bounds hold in real arithmetic, whatever the order of summation.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class NodeBounds:
-    """By node position: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty)."""
+    """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty)."""
 
     intervals: dict[int, Interval] = field(default_factory=dict)
     planes: dict[int, Planes] = field(default_factory=dict)

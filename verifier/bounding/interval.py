@@ -37,8 +37,8 @@ def node_interval(program: Program, position: int, bounds: dict[int, Interval], 
 
 
 def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...]) -> Interval:
-    """L c + b ± |L| (r + roundings). With fan-in n, L c errs by gamma_n |L||c|, the stored weights by one rounding more,
-    and |L| r is itself computed with gamma_n: all inside the radius, so that one product covers them."""
+    """L c + b ± |L| (r + roundings). With fan-in n, L c errs by gamma_n |L||c|, the stored weights by one rounding
+    more, and |L| r is itself computed with gamma_n: all inside the radius, so that one product covers them."""
     offset = op.offset()
     if op.fan_in == 0 and offset is None:
         return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))

@@ -44,7 +44,7 @@ class Program:
 
     @cached_property
     def splittable(self) -> tuple[int, ...]:
-        """Positions of the arguments of nonlinear nodes, in order: the pre-activations, whose bounds decide everything."""
+        """Positions of the arguments of nonlinear nodes, in order: the pre-activations, whose bounds matter most."""
         sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]
         return tuple(dict.fromkeys(sources))
 

@@ -42,7 +42,7 @@ def bounds_command(model: str, question: str, method: str, device: str) -> int:
         answer(f"box {number} of {len(found)}, {method}")
         answer(format_table(("output", "lower", "upper"), rows, right=(1, 2)))
         if len(ends) > MOST_OUTPUTS:
-            answer(f"... the first {MOST_OUTPUTS} of {len(ends)} outputs; verifier.output_bounds gives all")
+            answer(f"... the first {MOST_OUTPUTS} of {len(ends)} outputs; verifier.bounds gives all")
     if len(found) > MOST_BOXES:
-        answer(f"... the first {MOST_BOXES} of {len(found)} boxes; verifier.output_bounds gives all")
+        answer(f"... the first {MOST_BOXES} of {len(found)} boxes; verifier.bounds gives all")
     return 0

@@ -30,7 +30,7 @@ class Op(ABC):
 
     @abstractmethod
     def evaluate(self, *inputs: Tensor) -> Tensor:
-        """Inputs `[batch, *shape_i]` to output `[batch, *shape]`, in the inputs' precision, differentiable by autograd."""
+        """Inputs `[batch, *shape_i]` to output `[batch, *shape]`, in the inputs' precision, differentiable."""
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
         """The same operator with floating-point constants in `dtype` (one rounding each) and everything on `device`."""
@@ -111,7 +111,7 @@ class Band:
 
 
 class Elementwise(Op):
-    """y_j = f(x_1j, ..., x_kj), all of one shape. Arguments of `interval` and `relax` may be degenerate, huge or infinite."""
+    """y_j = f(x_1j, ..., x_kj), all of one shape. Arguments of its methods may be degenerate, huge or infinite."""
 
     @abstractmethod
     def interval(self, *inputs: Interval) -> Interval:

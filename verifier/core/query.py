@@ -107,6 +107,11 @@ class Query:
     disjuncts: tuple[Disjunct, ...]
     warnings: tuple[str, ...] = ()
 
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """The distinct input boxes, in the order in which disjuncts first use them."""
+        return tuple({id(disjunct.box): disjunct.box for disjunct in self.disjuncts}.values())
+
     def violated(self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating]) -> tuple[int, tuple[int, ...]] | None:
         """The first disjunct that the point satisfies, exactly, and the inputs that were rounded (see `Box.contains`).
 

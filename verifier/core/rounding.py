@@ -23,7 +23,7 @@ def tiny(dtype: torch.dtype) -> float:
 
 
 def gamma(count: int, dtype: torch.dtype) -> float:
-    """gamma_n = n u / (1 - n u): relative error of `count` roundings in a row (Higham, lemma 3.1); infinite if n u >= 1."""
+    """gamma_n = n u / (1 - n u): relative error of n roundings in a row (Higham, lemma 3.1); infinite if n u >= 1."""
     product = count * unit(dtype)
     return product / (1 - product) if product < 1 else float("inf")
 

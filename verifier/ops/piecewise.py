@@ -1,6 +1,6 @@
 """Piecewise-linear activations of one argument: Relu, LeakyRelu (and PRelu), Abs, Clip, Sign.
 
-Lines follow CROWN (Zhang 2018, table 2): chords on the side where the function bulges, lines through a kink on the other.
+Lines follow CROWN (Zhang 2018, table 2): chords on the side where the function bulges, else lines through a kink.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Linear bounds of scalar functions: choose slopes freely, then compute intercepts that are certainly valid.
 
-For a given slope a, the best lower line of f on [l, u] has the intercept min_x f(x) - a x. That minimum is attained at an
-end, at a kink, or where f' = a, so a function is described by these points and by enclosures of its values there.
+For a given slope a, the best lower line of f on [l, u] has the intercept min_x f(x) - a x. That minimum is attained at
+an end, at a kink, or where f' = a, so a function is described by these points and enclosures of its values there.
 Slopes are taken as stored, hence exact; only the intercepts carry rounding, outward.
 """
 

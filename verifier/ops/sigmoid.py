@@ -1,8 +1,8 @@
 """S-shaped activations: Sigmoid and Tanh, convex below 0 and concave above.
 
-A line's extreme distance from f on [l, u] is at an end or where f'(x) = slope, which has the closed form x = +-t(slope).
-Candidate slopes: the chord, tangents at the ends and the middle, and the tangents through either end (CROWN, Zhang 2018,
-section 3.3; the tangent point by bisection, which needs no precision since the intercept is computed afterwards).
+A line's extreme distance from f on [l, u] is at an end or where f'(x) = slope, with the closed form x = +-t(slope).
+Candidate slopes: the chord, tangents at the ends and the middle, and the tangents through either end (CROWN, Zhang
+2018, section 3.3; the tangent point by bisection, which needs no precision: the intercept is computed afterwards).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Sigmoid(_SShaped):
         return value * (1 - value)
 
     def where_derivative_is(self, slope: Tensor) -> Tensor:
-        """f(-x) (1 - f(-x)) = a gives f(-x) = 2a / (1 + sqrt(1 - 4a)), in this form accurate for tiny a; x = -logit of it."""
+        """f(-x) (1 - f(-x)) = a gives f(-x) = 2a / (1 + sqrt(1 - 4a)), accurate for tiny a; x = -logit of it."""
         steep = slope.clamp(tiny(slope.dtype), 0.25)
         tail = 2 * steep / (1 + (1 - 4 * steep).clamp(min=0).sqrt())
         return torch.log1p(-tail) - torch.log(tail)

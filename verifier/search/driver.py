@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm
-from verifier.bounding.engine import Effort, NodeBounds, bound_nodes, bound_rows
+from verifier.bounding.engine import Effort, bound_nodes, bound_rows
 from verifier.bounding.program import Program
 from verifier.core.events import Observer, Progress
 from verifier.core.interval import Interval
@@ -32,7 +32,8 @@ LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search ended. `found`: a violation was confirmed. `open`: domains left. `proved`: share of the input set."""
+    """How a search ended. `found`: a violation was confirmed. `open`: domains left, `stuck`: cannot be split further.
+    `proved`: share of the input set. `bound`: the worst one of what is left."""
 
     found: bool
     open: int
@@ -130,16 +131,17 @@ class Search:
     def _step(self, domains: DomainBatch) -> tuple[DomainBatch, DomainBatch, bool]:
         """One batch: its open children, the domains that cannot be split further, and whether a violation was found."""
         rows = open_rows(self.problem, domains)
-        form, nodes = self._bound(self.program, domains.box, rows)
-        domains, rows, form, nodes = self._close(domains, rows, form, nodes)
+        form = self._bound(self.program, domains.box, rows)
+        domains, rows, form = self._close(domains, rows, form)
         if not len(domains):
             return domains, domains, False
         if self.candidates(self._suspects(domains.box, form), domains.problem.repeat(2)):
             return domains, domains, True
-        clipped = clip(form, domains.box, rows, self.problem.most_disjuncts)
+        clipped = clip(form, domains.box, rows, domains.open)
         alive = (clipped.lower <= clipped.upper).flatten(1).all(1)
         domains = domains.replace(box=clipped).select(alive)
-        chosen = choose_input(form.coefficients.flatten(2)[alive], rows.owner[alive], domains.box, self.settings.width_exponent)
+        steepness = form.coefficients.flatten(2)[alive]
+        chosen = choose_input(steepness, rows.owner[alive], domains.box, self.settings.width_exponent)
         stuck = chosen < 0
         if bool(stuck.any()):
             keep = ~stuck
@@ -147,18 +149,16 @@ class Search:
             return split(domains.select(keep), chosen[keep]), left, False
         return split(domains, chosen), domains.select(stuck), False
 
-    def _bound(self, program: Program, box: Interval, rows: Rows) -> tuple[LinearForm, NodeBounds]:
+    def _bound(self, program: Program, box: Interval, rows: Rows) -> LinearForm:
         effort = Effort(self.limits.memory // 2, self.limits.deadline)
         nodes = bound_nodes(program, box, "crown", None, effort)
         start = {program.graph.output: rows.outputs.unflatten(2, program.graph.output_shape)}
         if rows.inputs is not None:
             inputs = rows.inputs.unflatten(2, program.graph.input_shape)
             start[0] = start.get(0, 0) + inputs
-        return bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact), nodes
+        return bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact)
 
-    def _close(
-        self, domains: DomainBatch, rows: Rows, form: LinearForm, nodes: NodeBounds
-    ) -> tuple[DomainBatch, Rows, LinearForm, NodeBounds]:
+    def _close(self, domains: DomainBatch, rows: Rows, form: LinearForm) -> tuple[DomainBatch, Rows, LinearForm]:
         """Mark refuted disjuncts and keep the domains that have an open one."""
         count = self.problem.most_disjuncts
         bounds = form.minimum(domains.box)
@@ -179,9 +179,10 @@ class Search:
             rows.offset[alive],
         )
         kept = LinearForm(form.coefficients[alive], form.bias[alive], form.debt[alive])
-        return domains, rows, kept, nodes
+        return domains, rows, kept
 
-    def _suspects(self, box: Interval, form: LinearForm) -> Tensor:
+    @staticmethod
+    def _suspects(box: Interval, form: LinearForm) -> Tensor:
         """For each domain its centre, and the corner where its first row's linear bound is smallest."""
         corner = torch.where(form.coefficients[:, 0] > 0, box.lower, box.upper)
         return torch.cat([box.lower / 2 + box.upper / 2, corner])
@@ -198,6 +199,5 @@ class Search:
             None if rows.inputs is None else rows.inputs.to(precise.dtype),
             rows.offset.to(precise.dtype),
         )
-        form, nodes = self._bound(precise, wide.box, rows)
-        remaining, *_ = self._close(wide, rows, form, nodes)
+        remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows))
         return remaining.replace(box=remaining.box.to(self.program.dtype), bound=remaining.bound.to(self.program.dtype))

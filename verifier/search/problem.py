@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from verifier.core.interval import Interval
 from verifier.core.query import Query
 from verifier.core.rationals import round_fractions
 
-NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +40,32 @@ class Problem:
     input_rows: Tensor | None
     exact: bool
 
-    @property
+    @cached_property
     def most_disjuncts(self) -> int:
         return int(self.disjuncts.max())
+
+    def margins(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
+        """Margins `[n, R]` of the rows of box `which` `[n]` at points `x` `[n, *input]`, outputs `y` `[n, outputs]`.
+
+        Where distinct rows are few, all are multiplied at once; otherwise each point's own rows are gathered."""
+        index = self.row[which]
+        if len(self.output_rows) <= 4 * index.shape[1]:
+            values = y @ self.output_rows.T
+            if self.input_rows is not None:
+                values = values + x.flatten(1) @ self.input_rows.T
+            return values.gather(1, index) + self.offset[which]
+        values = torch.einsum("nro,no->nr", self.output_rows[index], y)
+        if self.input_rows is not None:
+            values = values + torch.einsum("nri,ni->nr", self.input_rows[index], x.flatten(1))
+        return values + self.offset[which]
 
 
 def build_problem(query: Query, dtype: torch.dtype, device: torch.device | str) -> Problem:
     """Boxes are rounded outward to float32 whatever `dtype` is: a float32 network rounds its inputs to it."""
-    groups: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {id(box): [] for box in query.boxes}
     for position, disjunct in enumerate(query.disjuncts):
-        groups.setdefault(id(disjunct.box), []).append(position)
-    boxes = [query.disjuncts[members[0]].box for members in groups.values()]
-    ends = [box.outward(np.float32) for box in boxes]
+        groups[id(disjunct.box)].append(position)
+    ends = [box.outward(np.float32) for box in query.boxes]
     table: dict[tuple[object, object], int] = {}
     rows, owners, bounds = [], [], []
     for members in groups.values():
@@ -77,7 +92,8 @@ def build_problem(query: Query, dtype: torch.dtype, device: torch.device | str) 
 
 def _dense(terms: list, size: int, dtype: torch.dtype) -> tuple[np.ndarray, bool]:
     """Sparse exact rows as one array, each number rounded to nearest, and whether nothing was rounded."""
-    array, exact = np.zeros((max(1, len(terms)), size), dtype=NUMPY[dtype]), True
+    array: np.ndarray = np.zeros((max(1, len(terms)), size), dtype=NUMPY[dtype])
+    exact = True
     for place, row in enumerate(terms):
         for index, coefficient in row:
             array[place, index] = float(coefficient)
@@ -86,9 +102,7 @@ def _dense(terms: list, size: int, dtype: torch.dtype) -> tuple[np.ndarray, bool
 
 
 def _pad(lists: list[list], width: int, fill: float, dtype: type = np.int64) -> np.ndarray:
-    array = np.full((len(lists), width), fill, dtype=dtype)
+    array: np.ndarray = np.full((len(lists), width), fill, dtype=dtype)
     for place, values in enumerate(lists):
         array[place, : len(values)] = values
     return array
-
-

@@ -85,11 +85,12 @@ def combine(form: LinearForm, box: Interval, owner: Tensor) -> tuple[Tensor, Ten
     return best_weight, best
 
 
-def clip(form: LinearForm, box: Interval, rows: Rows, count: int) -> Interval:
+def clip(form: LinearForm, box: Interval, rows: Rows, still: Tensor) -> Interval:
     """The part of each box where a violation can be: every row of some open disjunct must have a margin <= 0 there.
 
     For a row  a.x + c <= 0  and a_i > 0:  x_i <= (-c - min_{j != i} a_j x_j) / a_i, outward (clip-and-verify, Zhou
-    2025). Rows of one disjunct intersect, disjuncts unite. An empty result has lower > upper.
+    2025). Rows of one disjunct intersect, the disjuncts that are `still` open `[n, disjuncts]` unite; one without rows
+    keeps its whole box. An empty result has lower > upper.
     """
     coefficients = form.coefficients.flatten(2)
     padding = (rows.owner < 0).unsqueeze(2)
@@ -99,7 +100,7 @@ def clip(form: LinearForm, box: Interval, rows: Rows, count: int) -> Interval:
         low, high = _clip_rows(coefficients, form.bias - form.debt, lower.unsqueeze(1), upper.unsqueeze(1))
         low = torch.where(padding, lower.unsqueeze(1), low)
         high = torch.where(padding, upper.unsqueeze(1), high)
-        lower, upper = _unite(low, high, rows.owner, count, lower, upper)
+        lower, upper = _unite(low, high, rows.owner, still, Interval(lower, upper))
     return Interval(lower.reshape(shape), upper.reshape(shape))
 
 
@@ -118,17 +119,11 @@ def _clip_rows(a: Tensor, c: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tens
     return low, high
 
 
-def _unite(
-    low: Tensor, high: Tensor, owner: Tensor, count: int, lower: Tensor, upper: Tensor
-) -> tuple[Tensor, Tensor]:
+def _unite(low: Tensor, high: Tensor, owner: Tensor, still: Tensor, box: Interval) -> tuple[Tensor, Tensor]:
     """Intersection over the rows of a disjunct, then the hull over open disjuncts; `[n, d]`."""
-    n, _, d = low.shape
+    count = still.shape[1]
     place = torch.where(owner < 0, count, owner).unsqueeze(2).expand_as(low)
-    inner_low = low.new_full((n, count + 1, d), -torch.inf).scatter_reduce(1, place, low, "amax")[:, :count]
-    inner_high = low.new_full((n, count + 1, d), torch.inf).scatter_reduce(1, place, high, "amin")[:, :count]
-    absent = torch.isinf(inner_low)
-    empty = (inner_low > inner_high).any(2, keepdim=True)
-    out = absent | empty
-    new_low = torch.where(out, torch.inf, inner_low).amin(1)
-    new_high = torch.where(out, -torch.inf, inner_high).amax(1)
-    return torch.maximum(new_low, lower), torch.minimum(new_high, upper)
+    inner_low = box.lower.unsqueeze(1).repeat(1, count + 1, 1).scatter_reduce(1, place, low, "amax")[:, :count]
+    inner_high = box.upper.unsqueeze(1).repeat(1, count + 1, 1).scatter_reduce(1, place, high, "amin")[:, :count]
+    out = ((inner_low > inner_high).any(2) | ~still).unsqueeze(2)
+    return torch.where(out, torch.inf, inner_low).amin(1), torch.where(out, -torch.inf, inner_high).amax(1)
