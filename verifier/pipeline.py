@@ -29,6 +29,7 @@ from verifier.search.problem import Problem, build_problem
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
+FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
 CLOSING = 0.2  # seconds kept for ending the search and writing the answer
 
 
@@ -65,7 +66,7 @@ def verify(
             return _without_bounds(run, falsifier, settings, [str(node) for node in missing])
         with run.stage("bound"):
             search = _search(network, problem, device, settings, run, falsifier)
-            outcome = search.run(most_batches=1)
+            outcome = search.run(pause=FIRST_SEARCH)
         if outcome.open and not outcome.found:
             with run.stage("attack"):
                 if falsifier.thorough(run.share(settings.attack)):

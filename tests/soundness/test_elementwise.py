@@ -10,9 +10,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from exact import apply, fractions
 from torch import Tensor
 
+from tests.soundness.exact import apply, fractions
 from verifier.core.interval import Interval
 from verifier.core.operator import Band, Elementwise, Planes
 from verifier.ops import Abs, Clip, LeakyRelu, Maximum, Minimum, Relu, Sigmoid, Sign, Tanh
@@ -52,7 +52,23 @@ ONE_ARGUMENT: dict[str, Elementwise] = {
 def special_values(dtype: torch.dtype) -> list[float]:
     info = torch.finfo(dtype)
     denormal = info.smallest_normal * info.eps
-    values = [0.0, denormal, 37 * denormal, info.tiny, 1e-20, 1e-7, 0.1, 0.3, 0.7, 1.0, 6.0, 9.0, 17.3, 100.0, 12345.678]
+    values = [
+        0.0,
+        denormal,
+        37 * denormal,
+        info.tiny,
+        1e-20,
+        1e-7,
+        0.1,
+        0.3,
+        0.7,
+        1.0,
+        6.0,
+        9.0,
+        17.3,
+        100.0,
+        12345.678,
+    ]
     values += [1e10, HUGE]
     return sorted({v for value in values for v in (value, -value)}) + [-0.0]
 
@@ -82,7 +98,9 @@ def some_boxes(dtype: torch.dtype, seed: int) -> Interval:
     return Interval(lower, torch.maximum(lower, upper))
 
 
-def sample_points(lower: float, upper: float, kinks: Sequence[Fraction], generator: np.random.Generator) -> set[Fraction]:
+def sample_points(
+    lower: float, upper: float, kinks: Sequence[Fraction], generator: np.random.Generator
+) -> set[Fraction]:
     points = {Fraction(lower), Fraction(upper)}
     weights = (0.5, 1e-6, 1 - 1e-6, *generator.random(3))
     inner = [lower + w * (upper - lower) for w in weights]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from verifier.attack.pgd import Target, descend, sample
+from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.query import Query
 from verifier.core.verdict import Witness
@@ -56,7 +57,7 @@ class Falsifier:
     def suspects(self, points: Tensor, which: Tensor) -> bool:
         """Points `[n, *input]` of boxes `which` `[n]` from elsewhere: evaluated together, replayed if they seem to
         violate; whether one was confirmed."""
-        y = self.graph.evaluate(points).flatten(1)
+        y = flat(self.graph.evaluate(points))
         worst = self.target.closest(points, y, which)
         seem = (worst <= 0).nonzero().flatten()
         return bool(len(seem)) and self.confirm(points[seem], which[seem])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 
@@ -33,4 +34,4 @@ def random_points(box: Interval, count: int, generator: torch.Generator) -> Tens
 def evaluate_in_chunks(graph: Graph, x: Tensor, floats: int) -> Tensor:
     """The network's flat outputs `[n, outputs]` at `x` `[n, *input]`, at most about `floats` numbers alive at once."""
     chunk = max(1, floats // sum(node.size for node in graph.nodes))
-    return torch.cat([graph.evaluate(part).flatten(1) for part in x.split(chunk)])
+    return torch.cat([flat(graph.evaluate(part)) for part in x.split(chunk)])

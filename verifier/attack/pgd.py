@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.attack.margin import evaluate_in_chunks, random_points, violation_margin
+from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.settings import AttackSettings
@@ -79,7 +80,7 @@ def descend(
         if time.monotonic() > deadline:
             break
         x = x.detach().requires_grad_()
-        y = graph.evaluate(x).flatten(1)
+        y = flat(graph.evaluate(x))
         worst = violation_margin(target.margins(x, y, which), target.owner[which], target.count)
         chosen = worst.gather(1, goal.unsqueeze(1)).squeeze(1)
         if _try(x.detach(), which, chosen.detach(), confirm):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.program import Program
+from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise, Planes
@@ -40,8 +41,8 @@ class LinearForm:
 
     def minimum(self, box: Interval) -> Tensor:
         """Lower bound of the rows over `box` `[batch, *input_shape]`, outward; `[batch, spec]`."""
-        rows = self.coefficients.flatten(2)
-        lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+        rows = flat(self.coefficients, 2)
+        lower, upper = flat(box.lower), flat(box.upper)
         middle = lower / 2 + upper / 2
         half = torch.maximum(upper - middle, middle - lower)
         half = half + gamma(2 * rows.shape[2] + 6, rows.dtype) * (middle.abs() + half)
@@ -169,7 +170,7 @@ class _Walk:
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> None:
         shape = rows.shape[2:]
-        self.bias = self.bias + rows.flatten(2) @ offset.expand(shape).flatten()
+        self.bias = self.bias + flat(rows, 2) @ offset.expand(shape).flatten()
         self.debt = self.debt + self.bias.abs() * (2 * unit(rows.dtype))
 
     def _send(self, source: int, rows: Tensor, roundings: int) -> None:
@@ -187,12 +188,12 @@ class _Walk:
 
 def _times(rows: Tensor, vector: Tensor) -> Tensor:
     """`[batch, spec, *shape]` by `[batch, *shape]` to `[batch, spec]`."""
-    return torch.matmul(rows.flatten(2), vector.flatten(1).unsqueeze(2)).squeeze(2)
+    return torch.matmul(flat(rows, 2), flat(vector).unsqueeze(2)).squeeze(2)
 
 
 def _times_vector(rows: Tensor, vector: Tensor) -> Tensor:
     """`[batch, spec, *shape]` by `[*shape]` to `[batch, spec]`."""
-    return rows.flatten(2) @ vector.flatten()
+    return flat(rows, 2) @ vector.flatten()
 
 
 def _zero_rows(program: Program, bias: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.forward import Form, input_form, node_form
 from verifier.bounding.interval import node_interval
 from verifier.bounding.program import Program
+from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise, Planes
 
@@ -96,12 +97,12 @@ def _refine(
         return
     old = found.intervals[source]
     arguments = tuple(found.intervals[s] for s in program.graph.nodes[position].inputs)
-    undecided = op.unstable(*arguments).flatten(1)
+    undecided = flat(op.unstable(*arguments))
     counts = undecided.sum(1)
     most = int(counts.max())
     if most == 0:
         return
-    lower, upper = old.lower.flatten(1).clone(), old.upper.flatten(1).clone()
+    lower, upper = flat(old.lower).clone(), flat(old.upper).clone()
     for domains, index in _blocks(program, source, undecided, counts, effort):
         if time.monotonic() + _seconds(program, source, index.numel()) > effort.deadline:
             return
@@ -110,7 +111,7 @@ def _refine(
         lower[rows, index] = torch.maximum(low, lower[rows, index])
         upper[rows, index] = torch.minimum(high, upper[rows, index])
     shape = program.graph.nodes[source].shape
-    found.intervals[source] = Interval(lower.unflatten(1, shape), upper.unflatten(1, shape))
+    found.intervals[source] = Interval(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
 
 
 def _blocks(
@@ -162,7 +163,8 @@ def _backward_elements(
     node = program.graph.nodes[source]
     rows = torch.zeros((*index.shape, node.size), dtype=program.dtype, device=program.device)
     rows.scatter_(2, index.unsqueeze(2), 1.0)
-    rows = torch.cat([rows, -rows], 1).unflatten(2, node.shape)
+    rows = torch.cat([rows, -rows], 1)
+    rows = rows.reshape(*rows.shape[:2], *node.shape)
     bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
     bounds = backward(program, {source: rows}, bias, found.intervals, found.planes).minimum(box)
     low, high = bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.program import Program
+from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Band, Elementwise
@@ -42,7 +43,7 @@ def input_form(box: Interval) -> Form:
     """The identity on `box` `[batch, *shape]`; `d` is the number of elements. The rounding of middle and half-width is
     covered by the half-width reaching both ends."""
     batch, shape = box.lower.shape[0], box.lower.shape[1:]
-    lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+    lower, upper = flat(box.lower), flat(box.upper)
     middle = lower / 2 + upper / 2
     half = torch.maximum(upper - middle, middle - lower)
     half = half + half * (2 * unit(half.dtype))  # a point stays a point; else both differences may be rounded down

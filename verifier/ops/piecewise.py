@@ -40,13 +40,15 @@ class Relu(Elementwise):
         return Planes(((slope > 0.5).to(slope.dtype),), None, chord.slopes, chord.high, simple=True)
 
     def band(self, *inputs: Interval) -> Band:
-        """The hot path: no candidates. A stable neuron gets slope 0 or exactly 1, and intercept exactly 0."""
+        """The hot path: no candidates. A stable neuron gets slope 0 or exactly 1, and intercept exactly 0; but one that
+        stays below the smallest normal number gets a smaller slope, and an intercept."""
         lower, upper = inputs[0].lower.clamp(max=0), inputs[0].upper.clamp(min=0)
         slope = upper / (upper - lower).clamp(min=tiny(lower.dtype))
         # The stored slope s is near u/(u-l), so the line must clear both ends: t >= -s l and t >= u - s u.
         slack = (upper - lower) * (4 * unit(lower.dtype)) + tiny(lower.dtype)
         intercept = torch.maximum(-slope * lower, upper - slope * upper) + slack
-        intercept = torch.where((lower < 0) & (upper > 0), intercept, 0.0)
+        needed = (upper > 0) & ((lower < 0) | (upper < tiny(lower.dtype)))
+        intercept = torch.where(needed, intercept, 0.0)
         return Band((slope,), torch.zeros_like(slope), intercept)
 
 
@@ -113,9 +115,15 @@ class Clip(Scalar):
         return Interval(self._at(inputs[0].lower).lower, self._at(inputs[0].upper).upper)
 
     def _at(self, x: Tensor) -> Interval:
-        """Enclosure of f(x): exact inside, the ends widened in case they are not numbers of this precision."""
+        """Enclosure of f(x): exact, but for an end that is not a number of this precision. Where x is the rounded end,
+        f(x) may be x or the end."""
         value = x.clamp(self.minimum, self.maximum)
-        return Interval(torch.where(value == x, x, down(value)), torch.where(value == x, x, up(value)))
+        rounded = torch.zeros_like(value, dtype=torch.bool)
+        for end in (self.minimum, self.maximum):
+            stored = torch.tensor(end, dtype=x.dtype, device=x.device)
+            if float(stored) != end:
+                rounded |= value == stored
+        return Interval(torch.where(rounded, down(value), value), torch.where(rounded, up(value), value))
 
     def unstable(self, *inputs: Interval) -> Tensor:
         return _straddles(inputs[0], self.minimum) | _straddles(inputs[0], self.maximum)

@@ -26,7 +26,7 @@ class DomainBatch:
     def __len__(self) -> int:
         return len(self.problem)
 
-    def select(self, index: Tensor) -> DomainBatch:
+    def select(self, index: Tensor | slice) -> DomainBatch:
         return DomainBatch(self.box.select(index), *(getattr(self, name)[index] for name in _STACKED))
 
     def replace(self, **changes: Tensor | Interval) -> DomainBatch:

@@ -17,6 +17,7 @@ from verifier.bounding.backward import LinearForm
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows
 from verifier.bounding.program import Program
 from verifier.core.events import Observer, Progress
+from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.search.domains import DomainBatch, Frontier
 from verifier.search.problem import Problem
@@ -75,14 +76,16 @@ class Search:
         self.bounded = self.stuck = 0
         self.proved, self.stuck_bound = 0.0, float("inf")
 
-    def run(self, most_batches: int | None = None) -> Outcome:
-        """Until all is proved, a violation is found, time is up, or `most_batches` batches were bounded."""
-        batch, batches, found = self._batch(), 0, False
-        while not found and len(self.frontier) and time.monotonic() < self.limits.deadline and batches != most_batches:
+    def run(self, pause: float = float("inf")) -> Outcome:
+        """Until all is proved, a violation is found, time is up, or `pause` seconds after at least one batch."""
+        batch, found = self._batch(), False
+        pause_at = time.monotonic() + pause
+        while not found and len(self.frontier) and time.monotonic() < self.limits.deadline:
             domains = self.frontier.pop(batch)
             children, left, found = self._step(domains)
             self._count(domains, children, left)
-            batches += 1
+            if time.monotonic() > pause_at:
+                break
         complete = not found and not len(self.frontier) and not self.stuck
         return Outcome(
             found=found,
@@ -136,11 +139,11 @@ class Search:
         if not len(domains):
             return domains, domains, False
         if self.candidates(self._suspects(domains.box, form), domains.problem.repeat(2)):
-            return domains, domains, True
+            return domains, domains.select(slice(0, 0)), True
         clipped = clip(form, domains.box, rows, domains.open)
-        alive = (clipped.lower <= clipped.upper).flatten(1).all(1)
+        alive = flat(clipped.lower <= clipped.upper).all(1)
         domains = domains.replace(box=clipped).select(alive)
-        steepness = form.coefficients.flatten(2)[alive]
+        steepness = flat(form.coefficients, 2)[alive]
         chosen = choose_input(steepness, rows.owner[alive], domains.box, self.settings.width_exponent)
         stuck = chosen < 0
         if bool(stuck.any()):
@@ -152,9 +155,9 @@ class Search:
     def _bound(self, program: Program, box: Interval, rows: Rows) -> LinearForm:
         effort = Effort(self.limits.memory // 2, self.limits.deadline)
         nodes = bound_nodes(program, box, "crown", None, effort)
-        start = {program.graph.output: rows.outputs.unflatten(2, program.graph.output_shape)}
+        start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
-            inputs = rows.inputs.unflatten(2, program.graph.input_shape)
+            inputs = rows.inputs.reshape(*rows.slot.shape, *program.graph.input_shape)
             start[0] = start.get(0, 0) + inputs
         return bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact)
 

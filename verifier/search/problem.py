@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.query import Query
 from verifier.core.rationals import round_fractions
@@ -52,11 +53,11 @@ class Problem:
         if len(self.output_rows) <= 4 * index.shape[1]:
             values = y @ self.output_rows.T
             if self.input_rows is not None:
-                values = values + x.flatten(1) @ self.input_rows.T
+                values = values + flat(x) @ self.input_rows.T
             return values.gather(1, index) + self.offset[which]
         values = torch.einsum("nro,no->nr", self.output_rows[index], y)
         if self.input_rows is not None:
-            values = values + torch.einsum("nri,ni->nr", self.input_rows[index], x.flatten(1))
+            values = values + torch.einsum("nri,ni->nr", self.input_rows[index], flat(x))
         return values + self.offset[which]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm
+from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.rounding import gamma, tiny, unit
 from verifier.search.domains import DomainBatch
@@ -63,9 +64,9 @@ def combine(form: LinearForm, box: Interval, owner: Tensor) -> tuple[Tensor, Ten
 
     min_x sum_j w_j (a_j x + c_j) is concave in w; ascent by multiplicative weights (Arora 2012). Any weights are valid.
     """
-    rows = torch.where((owner < 0).unsqueeze(2), 0.0, form.coefficients.flatten(2))
+    rows = torch.where((owner < 0).unsqueeze(2), 0.0, flat(form.coefficients, 2))
     constant = torch.where(owner < 0, 0.0, form.bias - form.debt)
-    lower, upper = box.lower.flatten(1).unsqueeze(1), box.upper.flatten(1).unsqueeze(1)
+    lower, upper = flat(box.lower).unsqueeze(1), flat(box.upper).unsqueeze(1)
     same = (owner.unsqueeze(1) == owner.unsqueeze(2)).to(rows.dtype)
     weight = 1 / same.sum(2)
     best_weight, best = weight, rows.new_full(owner.shape, -torch.inf)
@@ -92,10 +93,10 @@ def clip(form: LinearForm, box: Interval, rows: Rows, still: Tensor) -> Interval
     2025). Rows of one disjunct intersect, the disjuncts that are `still` open `[n, disjuncts]` unite; one without rows
     keeps its whole box. An empty result has lower > upper.
     """
-    coefficients = form.coefficients.flatten(2)
+    coefficients = flat(form.coefficients, 2)
     padding = (rows.owner < 0).unsqueeze(2)
     shape = box.lower.shape
-    lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+    lower, upper = flat(box.lower), flat(box.upper)
     for _ in range(CLIP_ROUNDS):
         low, high = _clip_rows(coefficients, form.bias - form.debt, lower.unsqueeze(1), upper.unsqueeze(1))
         low = torch.where(padding, lower.unsqueeze(1), low)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.search.domains import DomainBatch, concatenate
 
@@ -14,7 +15,7 @@ def choose_input(coefficients: Tensor, owner: Tensor, box: Interval, exponent: f
 
     `coefficients` `[n, S, d]` of the rows' linear forms, `owner` `[n, S]` with -1 for padding.
     """
-    lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+    lower, upper = flat(box.lower), flat(box.upper)
     steep = torch.where((owner < 0).unsqueeze(2), 0.0, coefficients.abs()).amax(1)
     width = upper - lower
     middle = lower / 2 + upper / 2
@@ -29,7 +30,7 @@ def choose_input(coefficients: Tensor, owner: Tensor, box: Interval, exponent: f
 def split(domains: DomainBatch, chosen: Tensor) -> DomainBatch:
     """Both halves of each domain along its chosen input; their union is the domain."""
     shape = domains.box.lower.shape
-    lower, upper = domains.box.lower.flatten(1), domains.box.upper.flatten(1)
+    lower, upper = flat(domains.box.lower), flat(domains.box.upper)
     index = chosen.unsqueeze(1)
     middle = lower.gather(1, index) / 2 + upper.gather(1, index) / 2
     left = Interval(domains.box.lower, upper.scatter(1, index, middle).reshape(shape))

@@ -1,0 +1,109 @@
+"""Random small networks, built directly as graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from verifier.core.graph import Graph, Input, Node
+from verifier.core.operator import Op
+from verifier.ops import (
+    Abs,
+    Add,
+    Clip,
+    Concat,
+    Conv,
+    LeakyRelu,
+    Linear,
+    Maximum,
+    Minimum,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Sign,
+    Tanh,
+)
+from verifier.ops.conv import Window
+
+ACTIVATIONS: dict[str, Op] = {
+    "relu": Relu(),
+    "leaky": LeakyRelu(torch.tensor([0.1], dtype=torch.float64)),
+    "steep": LeakyRelu(torch.tensor([-1.7], dtype=torch.float64)),
+    "abs": Abs(),
+    "clip": Clip(-0.3, 1.1),
+    "sign": Sign(),
+    "sigmoid": Sigmoid(),
+    "tanh": Tanh(),
+}
+
+
+class Builder:
+    """Appends nodes; each method returns the new node's position."""
+
+    def __init__(self, *shape: int, seed: int = 0) -> None:
+        self.nodes = [Node("x", Input(), (), shape)]
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=self.generator)
+
+    def add(self, op: Op, inputs: Sequence[int], shape: Sequence[int]) -> int:
+        self.nodes.append(Node(f"n{len(self.nodes)}", op, tuple(inputs), tuple(shape)))
+        return len(self.nodes) - 1
+
+    def dense(self, source: int, size: int, bias: float = 1.0) -> int:
+        width = self.nodes[source].size
+        weight = self.normal(size, width) / width**0.5
+        return self.add(Linear(weight, self.normal(size) * bias), [source], (1, size))
+
+    def same(self, op: Op, *sources: int) -> int:
+        return self.add(op, sources, self.nodes[sources[0]].shape)
+
+    def graph(self) -> Graph:
+        return Graph(tuple(self.nodes), len(self.nodes) - 1)
+
+
+def dense(activation: str, seed: int) -> Graph:
+    b = Builder(1, 3, seed=seed)
+    z = b.same(ACTIVATIONS[activation], b.dense(0, 5))
+    z = b.same(ACTIVATIONS[activation], b.dense(z, 4))
+    b.dense(z, 2)
+    return b.graph()
+
+
+def residual(activation: str, seed: int) -> Graph:
+    """Two paths that meet with opposite signs, and the input joining again."""
+    b = Builder(1, 3, seed=seed)
+    first = b.dense(0, 3)
+    z = b.same(ACTIVATIONS[activation], first)
+    total = b.same(Add((1, -1)), b.dense(z, 3), first)
+    z = b.same(ACTIVATIONS[activation], total)
+    total = b.same(Add((1, 1, -1)), z, 0, first)
+    b.dense(total, 2)
+    return b.graph()
+
+
+def joined(activation: str, seed: int) -> Graph:
+    """Concat of two branches, maximum and minimum of several, a nonlinear output."""
+    b = Builder(1, 2, seed=seed)
+    left, right = b.dense(0, 3), b.dense(0, 3)
+    z = b.add(Concat(1, (3, 3)), [b.same(ACTIVATIONS[activation], left), right], (1, 6))
+    parts = [b.dense(z, 4) for _ in range(3)]
+    high, low = b.same(Maximum(), *parts), b.same(Minimum(), *parts[:2])
+    b.dense(b.same(Add((1, -1)), high, low), 3)
+    b.same(Maximum(), len(b.nodes) - 1, left)
+    return b.graph()
+
+
+def convolution(activation: str, seed: int) -> Graph:
+    b = Builder(1, 1, 3, 3, seed=seed)
+    window = Window((3, 3), (2, 2), (2, 2), (2, 2), (1, 1), (1, 1))
+    z = b.add(Conv(b.normal(2, 1, 2, 2), window, b.normal(2)), [0], (1, 2, 2, 2))
+    z = b.same(ACTIVATIONS[activation], z)
+    b.dense(b.add(Reshape((1, 2, 2, 2), (1, 8)), [z], (1, 8)), 3)
+    return b.graph()
+
+
+FAMILIES = {"dense": dense, "residual": residual, "joined": joined, "convolution": convolution}
