@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class ExactGraph:
         self.matrices = {p: self._matrices(p) for p, n in enumerate(graph.nodes) if isinstance(n.op, Affine)}
 
     def _matrices(self, position: int) -> tuple[list[list[list[tuple[int, Fraction]]]], list[Fraction]]:
-        """Sparse rows for each argument, and the constant term. A unit vector meets one weight at a time: no rounding."""
+        """Sparse rows for each argument, and the constant term. A unit vector meets one weight at a time, exactly."""
         node = self.graph.nodes[position]
         assert isinstance(node.op, Affine)
         shapes = [self.graph.nodes[source].shape for source in node.inputs]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ Values = list[list[list[list[Fraction]]]]
 def some_boxes(graph: Graph, dtype: torch.dtype, seed: int) -> Interval:
     """Around the origin and off it; degenerate in all inputs or one; large; a few ulps wide around large numbers."""
     generator = np.random.default_rng(seed)
-    kind = np.float32 if dtype is torch.float32 else np.float64
+    kind: Any = np.float32 if dtype is torch.float32 else np.float64
     size = graph.nodes[0].size
     lower, upper = [], []
     for center, width in ((0, 1), (0.3, 0.2), (-1, 4), (0.1, 0), (1e3, 0), (1e6, 1e6), (0, 1e6), (0, 1e-7)):
@@ -175,6 +177,10 @@ def test_where_rounding_dominates(method: str, dtype: str, monkeypatch: pytest.M
             assert_inside(values, output_interval(program, box, method, Effort()), method)
 
 
+def lowest(program: Program, found: engine.NodeBounds, start: Tensor, bias: Tensor, box: Interval) -> Tensor:
+    return bound_rows(program, found, {program.graph.output: start}, bias, Effort()).minimum(box)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_backward_pass_alone_where_rounding_dominates(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The debt by itself: node bounds are right, and the backward pass without its gamma is not."""
@@ -186,11 +192,7 @@ def test_the_backward_pass_alone_where_rounding_dominates(dtype: str, monkeypatc
         start = torch.eye(size, dtype=DTYPES[dtype]).expand(len(box.lower), size, size).unflatten(2, (1, size))
         bias = torch.zeros(len(box.lower), size, dtype=DTYPES[dtype])
 
-        def minimum(
-            program: Program = program, found: engine.NodeBounds = found, start: Tensor = start, bias: Tensor = bias
-        ) -> Tensor:
-            return bound_rows(program, found, {program.graph.output: start}, bias, Effort()).minimum(box)
-
+        minimum = partial(lowest, program, found, start, bias, box)
         sound = minimum()
         least = [[[min(point[e] for point in points) for e in range(size)]] for points in values]
         for place, row in enumerate(least):

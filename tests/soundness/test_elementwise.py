@@ -70,7 +70,7 @@ def special_values(dtype: torch.dtype) -> list[float]:
         12345.678,
     ]
     values += [1e10, HUGE]
-    return sorted({v for value in values for v in (value, -value)}) + [-0.0]
+    return [*sorted({v for value in values for v in (value, -value)}), -0.0]
 
 
 def some_boxes(dtype: torch.dtype, seed: int) -> Interval:
@@ -105,7 +105,8 @@ def sample_points(
     weights = (0.5, 1e-6, 1 - 1e-6, *generator.random(3))
     inner = [lower + w * (upper - lower) for w in weights]
     inner += [np.nextafter(lower, np.inf), np.nextafter(upper, -np.inf), *generator.normal(size=2), 0.0]
-    return points | {Fraction(x) for x in (*map(float, inner), *kinks) if lower <= x <= upper}
+    candidates = [Fraction(float(x)) for x in inner] + list(kinks)
+    return points | {x for x in candidates if lower <= x <= upper}
 
 
 def kinks_of(op: Elementwise) -> list[Fraction]:
@@ -156,15 +157,19 @@ class Checker:
 
 def points_in(boxes: tuple[Interval, ...], op: Elementwise, seed: int) -> list[set[tuple[Fraction, ...]]]:
     generator, kinks = np.random.default_rng(seed), kinks_of(op)
-    found = []
+    found: list[set[tuple[Fraction, ...]]] = []
     for place in range(len(boxes[0].lower)):
         axes = [sample_points(float(b.lower[place]), float(b.upper[place]), kinks, generator) for b in boxes]
         if len(axes) == 1:
             found.append({(x,) for x in axes[0]})
             continue
         lists = [sorted(axis) for axis in axes]
-        corners = {tuple(axis[int(generator.integers(0, 2)) - 1] for axis in lists) for _ in range(8)}
-        inner = {tuple(axis[int(generator.integers(len(axis)))] for axis in lists) for _ in range(6)}
+        corners: set[tuple[Fraction, ...]] = {
+            tuple(axis[int(generator.integers(0, 2)) - 1] for axis in lists) for _ in range(8)
+        }
+        inner: set[tuple[Fraction, ...]] = {
+            tuple(axis[int(generator.integers(len(axis)))] for axis in lists) for _ in range(6)
+        }
         found.append(corners | inner)
     return found
 

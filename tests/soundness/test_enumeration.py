@@ -69,7 +69,8 @@ def vnnlib(lower: np.ndarray, upper: np.ndarray, disjuncts: list[Conjunction]) -
 
 
 def as_network(layers: Layers, folder: Path) -> Network:
-    nodes, constants, last = [], {}, "x"
+    constants: dict[str, np.ndarray] = {}
+    nodes, last = [], "x"
     for place, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):
         constants |= {f"w{place}": weight.astype(np.float32), f"b{place}": bias.astype(np.float32)}
         final = place == len(layers.weights) - 1
