@@ -108,8 +108,8 @@ def _refine(
             return
         low, high = _backward_elements(program, restrict(found, domains), source, index, box.select(domains))
         rows = domains.unsqueeze(1)
-        lower[rows, index] = torch.maximum(low, lower[rows, index])
-        upper[rows, index] = torch.minimum(high, upper[rows, index])
+        lower[rows, index] = torch.fmax(low, lower[rows, index])  # an end that is not a number says nothing
+        upper[rows, index] = torch.fmin(high, upper[rows, index])
     shape = program.graph.nodes[source].shape
     found.intervals[source] = Interval(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
 
@@ -167,9 +167,7 @@ def _backward_elements(
     rows = rows.reshape(*rows.shape[:2], *node.shape)
     bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
     bounds = backward(program, {source: rows}, bias, found.intervals, found.planes).minimum(box)
-    low, high = bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
-    # a bound that is not a number bounds nothing
-    return torch.nan_to_num(low, nan=-torch.inf), torch.nan_to_num(high, nan=torch.inf)
+    return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
 
 
 def restrict(found: NodeBounds, domains: Tensor | slice) -> NodeBounds:

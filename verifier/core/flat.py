@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 
 def flat(value: Tensor, kept: int = 1) -> Tensor:
     """All dimensions after the first `kept` as one (of size 1 where there are none)."""
-    return value.reshape(*value.shape[:kept], -1) if value.dim() != kept + 1 else value
+    return value.reshape(*value.shape[:kept], math.prod(value.shape[kept:]))

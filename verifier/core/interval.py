@@ -24,7 +24,8 @@ class Interval:
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
     def intersect(self, other: Interval) -> Interval:
-        return Interval(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
+        """What both say; an end that is not a number says nothing."""
+        return Interval(torch.fmax(self.lower, other.lower), torch.fmin(self.upper, other.upper))
 
     def select(self, index: Tensor | slice) -> Interval:
         """The domains `index` (`[k]` integers, a mask over the batch, or a slice)."""

@@ -167,7 +167,7 @@ class Search:
         bounds = form.minimum(domains.box)
         if bool((rows.owner.sort(1).values.diff(dim=1) == 0).any()):
             _, joint = combine(form, domains.box, rows.owner)
-            bounds = torch.maximum(torch.nan_to_num(bounds, nan=-torch.inf), torch.nan_to_num(joint, nan=-torch.inf))
+            bounds = torch.fmax(bounds, joint)
         closed, best = refuted(bounds, rows.owner, count)
         still = domains.open & ~closed
         worst = torch.where(still, best, torch.inf).amin(1)
