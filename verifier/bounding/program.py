@@ -60,7 +60,18 @@ def prepare(graph: Graph, dtype: torch.dtype, device: torch.device | str = "cpu"
     if missing:
         names = "; ".join(str(node) for node in missing[:5]) + ("; ..." if len(missing) > 5 else "")
         raise UnsupportedError(f"no bounds for {len(missing)} operator(s) of this network: {names}")
-    return Program(graph.to(dtype, device), dtype, torch.device(device))
+    device = torch.device(device)
+    _honest_arithmetic()
+    return Program(graph.to(dtype, device), dtype, device)
+
+
+def _honest_arithmetic() -> None:
+    """Only sums of products in full precision obey the error bounds of `core.rounding`: no TF32, and neither cuDNN nor
+    NNPACK, which may choose Winograd or Fourier transforms for convolutions. (oneDNN is asked for direct ones.)"""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.enabled = False
+    torch.backends.nnpack.set_flags(False)
 
 
 def unbounded_nodes(graph: Graph) -> list[Node]:

@@ -22,12 +22,13 @@ from verifier.core.interval import Interval
 from verifier.search.domains import DomainBatch, Frontier
 from verifier.search.problem import Problem
 from verifier.search.rows import Rows, clip, combine, open_rows, refuted
-from verifier.search.splitting import choose_input, split
+from verifier.search.splitting import split_repeatedly, steepness
 from verifier.settings import SearchSettings
 
 Candidates = Callable[[Tensor, Tensor], bool]
 """Takes points `[n, *input]` and the input box each belongs to `[n]`; True if one was confirmed as a violation."""
 
+CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
 
@@ -142,15 +143,15 @@ class Search:
             return domains, domains.select(slice(0, 0)), True
         clipped = clip(form, domains.box, rows, domains.open)
         alive = flat(clipped.lower <= clipped.upper).all(1)
+        steep = steepness(flat(form.coefficients, 2), rows.owner)[alive]
         domains = domains.replace(box=clipped).select(alive)
-        steepness = flat(form.coefficients, 2)[alive]
-        chosen = choose_input(steepness, rows.owner[alive], domains.box, self.settings.width_exponent)
-        stuck = chosen < 0
-        if bool(stuck.any()):
-            keep = ~stuck
-            left = self._last_resort(domains.select(stuck))
-            return split(domains.select(keep), chosen[keep]), left, False
-        return split(domains, chosen), domains.select(stuck), False
+        children, stuck = split_repeatedly(domains, steep, self.settings.width_exponent, self._cheap_batch())
+        left = domains.select(stuck)
+        return children, self._last_resort(left) if len(left) else left, False
+
+    def _cheap_batch(self) -> int:
+        """So many domains cost little more than one: a small frontier may be split several times at once."""
+        return min(CHEAP_BATCH, CHEAP_FLOATS // sum(node.size for node in self.program.graph.nodes))
 
     def _bound(self, program: Program, box: Interval, rows: Rows) -> LinearForm:
         effort = Effort(self.limits.memory // 2, self.limits.deadline)

@@ -10,13 +10,17 @@ from verifier.core.interval import Interval
 from verifier.search.domains import DomainBatch, concatenate
 
 
-def choose_input(coefficients: Tensor, owner: Tensor, box: Interval, exponent: float) -> Tensor:
-    """The input with the largest  max_rows |a_i| * width_i ** exponent, `[n]`; -1 where no input can be split.
+def steepness(coefficients: Tensor, owner: Tensor) -> Tensor:
+    """How much each input matters, `[n, d]`: max over rows of |a_i|.
 
     `coefficients` `[n, S, d]` of the rows' linear forms, `owner` `[n, S]` with -1 for padding.
     """
+    return torch.where((owner < 0).unsqueeze(2), 0.0, coefficients.abs()).amax(1)
+
+
+def choose_input(steep: Tensor, box: Interval, exponent: float) -> Tensor:
+    """The input with the largest  steep_i * width_i ** exponent, `[n]`; -1 where no input can be split."""
     lower, upper = flat(box.lower), flat(box.upper)
-    steep = torch.where((owner < 0).unsqueeze(2), 0.0, coefficients.abs()).amax(1)
     width = upper - lower
     middle = lower / 2 + upper / 2
     possible = (middle > lower) & (middle < upper)
@@ -25,6 +29,23 @@ def choose_input(coefficients: Tensor, owner: Tensor, box: Interval, exponent: f
     score = torch.where(possible, score + width * torch.finfo(width.dtype).tiny, -1.0)
     best, chosen = score.max(1)
     return torch.where(best >= 0, chosen, -1)
+
+
+def split_repeatedly(domains: DomainBatch, steep: Tensor, exponent: float, most: int) -> tuple[DomainBatch, Tensor]:
+    """Split every domain once, then again and again by the same steepness while at most `most` come of it.
+
+    Returns the children and a mask `[n]` of the given domains that cannot be split, which have none.
+    """
+    chosen = choose_input(steep, domains.box, exponent)
+    stuck = chosen < 0
+    keep = ~stuck
+    children, steep = split(domains.select(keep), chosen[keep]), steep[keep].repeat(2, 1)
+    while 0 < 2 * len(children) <= most:
+        chosen = choose_input(steep, children.box, exponent)
+        if bool((chosen < 0).any()):
+            break
+        children, steep = split(children, chosen), steep.repeat(2, 1)
+    return children, stuck
 
 
 def split(domains: DomainBatch, chosen: Tensor) -> DomainBatch:
