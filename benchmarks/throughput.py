@@ -14,8 +14,9 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from unittest import mock
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
@@ -100,15 +101,9 @@ def operations(program: Program) -> float:
     return float(sum(2 * node.op.fan_in * node.size for node in nodes if isinstance(node.op, Affine)))
 
 
-@contextmanager
-def without_rounding() -> Iterator[None]:
+def without_rounding() -> AbstractContextManager[object]:
     """Backward passes that carry no debt for affine operators (unsound; the pass over the rows is what it costs)."""
-    original = backward_module._Walk._error_vector
-    backward_module._Walk._error_vector = lambda walk, position: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        backward_module._Walk._error_vector = original  # type: ignore[method-assign]
+    return mock.patch.object(backward_module._Walk, "_error_vector", lambda walk, position: None)
 
 
 def matrix_peak(device: str, seconds: float) -> float:
