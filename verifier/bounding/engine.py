@@ -60,7 +60,7 @@ def bound_nodes(
     found = NodeBounds()
     effort = effort or Effort()
     box = box.reshape(-1, *program.graph.input_shape)
-    use_forms = method == "forward" or (method == "crown" and forward_pays(program))
+    use_forms = method == "forward" or (method == "crown" and forward_pays(program, effort))
     for position, node in enumerate(program.graph.nodes[: program.graph.output + 1]):
         if isinstance(node.op, Elementwise):
             if method == "crown":
@@ -81,9 +81,14 @@ def bound_nodes(
     return found
 
 
-def forward_pays(program: Program) -> bool:
-    """Whether forward forms are cheap beside backward bounds: they carry a row for each input, not for each neuron."""
+def forward_pays(program: Program, effort: Effort) -> bool:
+    """Whether forward forms are cheap beside backward bounds: they carry a row for each input, not for each neuron.
+
+    All forms of a domain are alive at once, so one domain may take an eighth of the memory for them at most."""
     inputs = program.graph.nodes[0].size
+    floats = (inputs + 1) * sum(node.size for node in program.graph.nodes)
+    if floats * torch.finfo(program.dtype).bits // 8 > effort.memory // 8:
+        return False
     widest = sum(program.graph.nodes[s].size for s in program.splittable) / max(1, len(program.splittable))
     return inputs <= FORWARD_SHARE * widest
 

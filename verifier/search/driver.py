@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm
-from verifier.bounding.engine import Effort, bound_nodes, bound_rows
+from verifier.bounding.engine import Effort, bound_nodes, bound_rows, forward_pays
 from verifier.bounding.program import Program
 from verifier.core.events import Observer, Progress
 from verifier.core.flat import flat
@@ -122,11 +122,15 @@ class Search:
     def _batch(self) -> int:
         """Domains at once: the setting, or as many as the memory budget holds."""
         graph = self.program.graph
-        row = sum(node.size for node in graph.nodes) * LIVE_FLOATS + self.problem.row.shape[1] * (
+        forms = graph.nodes[0].size if forward_pays(self.program, self._effort()) else 0
+        row = sum(node.size for node in graph.nodes) * (LIVE_FLOATS + forms) + self.problem.row.shape[1] * (
             graph.nodes[graph.output].size + graph.nodes[0].size * 4
         )
         per_domain = row * torch.finfo(self.program.dtype).bits // 8
         return max(1, min(self.settings.batch, self.limits.memory // 2 // per_domain))
+
+    def _effort(self) -> Effort:
+        return Effort(self.limits.memory // 2, self.limits.deadline)
 
     def _most_domains(self) -> int:
         size = 2 * self.program.graph.nodes[0].size * 4 + self.problem.most_disjuncts + 40
@@ -154,7 +158,7 @@ class Search:
         return min(CHEAP_BATCH, CHEAP_FLOATS // sum(node.size for node in self.program.graph.nodes))
 
     def _bound(self, program: Program, box: Interval, rows: Rows) -> LinearForm:
-        effort = Effort(self.limits.memory // 2, self.limits.deadline)
+        effort = self._effort()
         nodes = bound_nodes(program, box, "crown", None, effort)
         start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
