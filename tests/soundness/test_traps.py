@@ -82,7 +82,7 @@ def test_a_form_that_is_no_number_neither_clips_nor_combines(constant: float) ->
     owner = torch.zeros(1, 2, dtype=torch.long)
     clipped = clip(form, area, rows_of(owner), torch.ones(1, 1, dtype=torch.bool))
     assert (clipped.lower <= area.lower).all() and (clipped.upper >= area.upper).all()
-    _, joint = combine(form, area, owner)
+    joint = combine(form, area, owner)
     assert not bool((joint.isfinite() & (joint > 0)).any())
 
 
@@ -198,7 +198,7 @@ def value_of(form: LinearForm, place: int, row: int, x: list[Fraction]) -> Fract
 def test_combined_rows_are_bounded_below(seed: int) -> None:
     """At each point some row of the disjunct is at least the joint bound."""
     form, area, owner = random_forms(seed)
-    _, joint = combine(form, area, owner)
+    joint = combine(form, area, owner)
     generator = np.random.default_rng(seed)
     for place in range(len(owner)):
         low, high = fractions(area.lower[place]), fractions(area.upper[place])

@@ -100,13 +100,12 @@ def _refine(
     curved = program.bent[source] or (program.mixings[source] > 1 and not found.forms)
     if not curved:
         return
-    old = found.intervals[source]
     arguments = tuple(found.intervals[s] for s in program.graph.nodes[position].inputs)
     undecided = flat(op.unstable(*arguments))
     counts = undecided.sum(1)
-    most = int(counts.max())
-    if most == 0:
+    if not bool(counts.any()):
         return
+    old = found.intervals[source]
     lower, upper = flat(old.lower).clone(), flat(old.upper).clone()
     for domains, index in _blocks(program, source, undecided, counts, effort):
         if time.monotonic() + _seconds(program, source, index.numel()) > effort.deadline:
@@ -197,9 +196,10 @@ def bound_rows(
     batch, spec = bias.shape
     block = most_rows(program, program.graph.output, effort)
     columns = min(spec, block)
+    height = max(1, block // columns)
     lines = []
-    for first in range(0, batch, max(1, block // columns)):
-        domains = slice(first, min(batch, first + max(1, block // columns)))
+    for first in range(0, batch, height):
+        domains = slice(first, first + height)
         part = restrict(found, domains)
         forms = [
             backward(

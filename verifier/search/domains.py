@@ -71,6 +71,3 @@ class Frontier:
 
     def worst(self) -> float:
         return min((float(b.bound.min()) for b in self._batches), default=float("inf"))
-
-    def share(self) -> float:
-        return sum(float(b.share.sum()) for b in self._batches)

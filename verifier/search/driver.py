@@ -171,8 +171,7 @@ class Search:
         count = self.problem.most_disjuncts
         bounds = form.minimum(domains.box)
         if bool((rows.owner.sort(1).values.diff(dim=1) == 0).any()):
-            _, joint = combine(form, domains.box, rows.owner)
-            bounds = torch.fmax(bounds, joint)
+            bounds = torch.fmax(bounds, combine(form, domains.box, rows.owner))
         closed, best = refuted(bounds, rows.owner, count)
         still = domains.open & ~closed
         worst = torch.where(still, best, torch.inf).amin(1)

@@ -58,9 +58,8 @@ def refuted(bounds: Tensor, owner: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best > 0, best
 
 
-def combine(form: LinearForm, box: Interval, owner: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `[n, S]`, for each disjunct a convex combination of its rows, that refute it best, and the lower bound of
-    each row's disjunct under them `[n, S]`.
+def combine(form: LinearForm, box: Interval, owner: Tensor) -> Tensor:
+    """For each row `[n, S]` a lower bound of the best convex combination found of its disjunct's rows.
 
     min_x sum_j w_j (a_j x + c_j) is concave in w; ascent by multiplicative weights (Arora 2012). Any weights are valid.
     """
@@ -69,7 +68,7 @@ def combine(form: LinearForm, box: Interval, owner: Tensor) -> tuple[Tensor, Ten
     lower, upper = flat(box.lower).unsqueeze(1), flat(box.upper).unsqueeze(1)
     same = (owner.unsqueeze(1) == owner.unsqueeze(2)).to(rows.dtype)
     weight = 1 / same.sum(2)
-    best_weight, best = weight, rows.new_full(owner.shape, -torch.inf)
+    best = rows.new_full(owner.shape, -torch.inf)
     for step in range(COMBINATION_STEPS):
         joint = (same * weight.unsqueeze(1)) @ rows
         corner = torch.where(joint > 0, lower, upper)
@@ -77,13 +76,11 @@ def combine(form: LinearForm, box: Interval, owner: Tensor) -> tuple[Tensor, Ten
         bound = (same * (weight * value).unsqueeze(1)).sum(2)
         size = (rows.abs() * torch.maximum(lower.abs(), upper.abs())).sum(2) + constant.abs()
         slack = (same * (weight * size).unsqueeze(1)).sum(2) * gamma(rows.shape[2] + 4 * rows.shape[1] + 16, rows.dtype)
-        bound = bound - slack - tiny(rows.dtype)
-        better = bound > best
-        best, best_weight = torch.where(better, bound, best), torch.where(better, weight, best_weight)
+        best = torch.fmax(best, bound - slack - tiny(rows.dtype))
         spread = (same * value.abs().unsqueeze(1)).amax(2).clamp(min=tiny(rows.dtype))
         weight = weight * torch.exp(value / spread * (2.0 / (1 + 0.3 * step)))
         weight = weight / (same * weight.unsqueeze(1)).sum(2)
-    return best_weight, best
+    return best
 
 
 def clip(form: LinearForm, box: Interval, rows: Rows, still: Tensor) -> Interval:
