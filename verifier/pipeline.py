@@ -14,18 +14,18 @@ import numpy as np
 import torch
 
 from verifier.attack.falsifier import Falsifier, Original
-from verifier.attack.pgd import Target
 from verifier.bounding.engine import METHODS, Effort, output_interval
 from verifier.bounding.program import Program, prepare, unbounded_nodes
 from verifier.core.events import Notice, Observer, StageFinished, ignore
 from verifier.core.interval import Interval
+from verifier.core.problem import Problem, build_problem
 from verifier.core.query import Box, Query
 from verifier.core.verdict import Status, Verdict
 from verifier.errors import PropertyError, UsageError
 from verifier.frontend.network import Network
 from verifier.frontend.replay import replay
-from verifier.search.driver import Limits, Outcome, Search
-from verifier.search.problem import Problem, build_problem
+from verifier.search.outcome import Limits, Outcome
+from verifier.search.strategy import Strategy
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
@@ -66,7 +66,7 @@ def verify(
             return _without_bounds(run, falsifier, settings, [str(node) for node in missing])
         with run.stage("bound"):
             search = _search(network, problem, device, settings, run, falsifier)
-            outcome = search.run(pause=FIRST_SEARCH)
+            outcome = search.first(FIRST_SEARCH)
         if outcome.open and not outcome.found:
             with run.stage("attack"):
                 if falsifier.thorough(run.share(settings.attack)):
@@ -166,19 +166,17 @@ class _Run:
 
 def _falsifier(network: Network, query: Query, problem: Problem, device: torch.device, seed: int) -> Falsifier:
     graph = network.graph.to(torch.float32, device)
-    box = problem.box.reshape(-1, *graph.input_shape)
-    target = Target(box, problem.margins, problem.owner, problem.disjuncts)
     original = Original(network.run, network.input_dtype.type, network.input_shape)
-    return Falsifier(graph, target, query, original, seed)
+    return Falsifier(graph, problem, query, original, seed)
 
 
 def _search(
     network: Network, problem: Problem, device: torch.device, settings: Settings, run: _Run, falsifier: Falsifier
-) -> Search:
+) -> Strategy:
     program = prepare(network.graph, torch.float32, device)
     precise = lambda: prepare(network.graph, torch.float64, device)  # noqa: E731
     limits = Limits(run.deadline, settings.memory)
-    return Search((program, precise), problem, settings.search, limits, falsifier.suspects, run.observer)
+    return Strategy((program, precise), problem, settings.search, limits, falsifier.suspects, run.observer)
 
 
 def _check_sizes(network: Network, query: Query) -> None:

@@ -12,15 +12,30 @@ from verifier.errors import UsageError
 class AttackSettings:
     """Falsification before the search.
 
-    `restarts`: random starting points of projected gradient descent, stepped as one batch.
-    `steps`: gradient steps; `step`: first step as a share of the box width, decayed to a hundredth of it.
-    `seconds`: budget; the attack stops early when it is spent.
+    `restarts`: most points of projected gradient descent, stepped as one batch; fewer where one is dear.
+    `steps`: gradient steps of the thorough attack. `seconds`: budget; the attack stops early when it is spent.
     """
 
-    restarts: int = 64
+    restarts: int = 256
     steps: int = 100
-    step: float = 0.25
     seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class AscentSettings:
+    """Optimisation of the multipliers of a bound.
+
+    `iterations`: gradient steps. `slope_rate`: largest step of a slope as a share of its range, `bound_rate`: of a
+    bound's multiplier as a share of its neuron's coefficient, `weight_rate`: of the logarithm of a weight; all decay by
+    `decay` a step. `enough`: a bound above this needs no further steps.
+    """
+
+    iterations: int = 20
+    slope_rate: float = 0.3
+    bound_rate: float = 0.02
+    weight_rate: float = 1.0
+    decay: float = 0.95
+    enough: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -31,10 +46,16 @@ class SearchSettings:
     budget lowers it for wide ones.
     `width_exponent`: weight of the width in the choice of the input to split. 1.5 beat 1 and pure width on control
     networks (1 leaves instances open that 1.5 closes in 100 domains).
+    `root`, `neurons`, `ascent`: optimisation of the rows and of the neurons at the root, and of a subproblem's bound.
+    `levels`: most splits at once while there are too few subproblems to fill a batch.
     """
 
     batch: int = 2048
     width_exponent: float = 1.5
+    root: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=40))
+    neurons: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=10))
+    ascent: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=10))
+    levels: int = 4
 
 
 @dataclass(frozen=True)

@@ -1,73 +1,64 @@
-"""The attack finds what is there, believes only the original, and reads disjuncts as the property means them."""
+"""Descent reaches what slopes lead to, on its own terms: its box, its disjunct, its step."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-import numpy as np
 import torch
 
-from verifier.attack.falsifier import Falsifier, Original
-from verifier.attack.margin import random_points, violation_margin
-from verifier.attack.pgd import Target
-from verifier.core.graph import Graph, Input, Node
-from verifier.core.interval import Interval
-from verifier.core.query import Box, Disjunct, Query, Row
-from verifier.ops import Linear, Relu
-from verifier.search.problem import build_problem
-from verifier.settings import AttackSettings
+from tests.attack.questions import network, problem_of, row
+from verifier.attack.pgd import LAST_STEP, Descent
+from verifier.core.problem import Problem
+from verifier.ops import Abs, ArgMax, Clip, Relu
+
+UNIT = (0.0, 1.0)
 
 
-def bump(width: float) -> Graph:
-    """y = relu(x - (1 - width)) of the first of 20 inputs in [0, 1]: positive in a thin slab only."""
-    weight = torch.zeros(1, 20)
-    weight[0, 0] = 1.0
-    nodes = (
-        Node("x", Input(), (), (1, 20)),
-        Node("z", Linear(weight, torch.tensor([width - 1.0])), (0,), (1, 1)),
-        Node("y", Relu(), (1,), (1, 1)),
-    )
-    return Graph(nodes, 2)
+def descent(problem: Problem, x: torch.Tensor, goal: int = 0, *ops) -> Descent:
+    found = Descent(network(x.shape[1], *ops), problem, torch.Generator().manual_seed(0))
+    found.start(x, torch.zeros(len(x), dtype=torch.long), torch.full((len(x),), goal))
+    return found
 
 
-def falsifier(graph: Graph, rows: tuple[Row, ...], honest: bool = True) -> Falsifier:
-    query = Query(20, 1, (Disjunct(Box((Fraction(0),) * 20, (Fraction(1),) * 20), rows),))
-    problem = build_problem(query, torch.float32, "cpu")
-    box = problem.box.reshape(-1, 1, 20)
-
-    def run(x: np.ndarray) -> np.ndarray:
-        y = graph.evaluate(torch.from_numpy(x)).numpy()
-        return y if honest else 0 * y
-
-    target = Target(box, problem.margins, problem.owner, problem.disjuncts)
-    return Falsifier(graph, target, query, Original(run, np.float32, (1, 20)), seed=0)
+def test_points_go_to_the_minimum_of_their_own_disjunct_inside_the_box() -> None:
+    problem = problem_of([(UNIT,) * 3], [row({0: 1}, -9)], [row({0: -1}, -9)])
+    for goal, end in ((0, 0.0), (1, 1.0)):
+        found = descent(problem, torch.full((4, 3), 0.5), goal, Abs() if goal else Clip(-9.0, 9.0))
+        margins = [found.step().margins for _ in range(20)]
+        assert ((found.best_x >= 0) & (found.best_x <= 1)).all()
+        assert found.best.max() < margins[0][:, goal].min()
+        torch.testing.assert_close(found.best_x, torch.full((4, 3), end), atol=0.01, rtol=0)
 
 
-AT_LEAST = (Row((), ((0, Fraction(-1)),), Fraction(-9, 1000)),)  # y >= 0.009
+def test_a_conjunction_is_as_far_as_its_worst_row() -> None:
+    """1/4 <= y <= 1/4 + 1/50 is met on the way from y = 2."""
+    problem = problem_of([(UNIT,) * 3], [row({0: 1}, 0.27), row({0: -1}, -0.25)])
+    found = descent(problem, torch.ones(1, 3))
+    assert min(float(found.step().margins) for _ in range(60)) <= 0
 
 
-def test_descent_reaches_a_thin_slab() -> None:
-    found = falsifier(bump(0.5), AT_LEAST)
-    assert found.quick(AttackSettings()) or found.thorough(AttackSettings())
-    assert found.witness is not None and float(found.witness.y[0, 0]) >= 0.009
+def test_steps_shrink_until_a_point_rests_and_it_starts_anew() -> None:
+    problem = problem_of([(UNIT,) * 3], [row({0: 1}, -9)])
+    found = descent(problem, torch.zeros(2, 3))
+    steps = 0
+    while not len(found.done):
+        found.step()
+        steps += 1
+    assert steps <= 40 and (found.size < LAST_STEP).all()
+    old, zero = torch.tensor([1]), torch.zeros(1, dtype=torch.long)
+    found.restart(old, torch.ones(1, 3), zero, zero)
+    assert found.done.tolist() == [0] and found.x[1].tolist() == [1.0, 1.0, 1.0]
+    found.step()
+    assert found.best[1] == 11.0
 
 
-def test_only_the_original_counts() -> None:
-    liar = falsifier(bump(0.5), AT_LEAST, honest=False)
-    assert not liar.quick(AttackSettings()) and not liar.thorough(AttackSettings())
-    assert liar.witness is None
+def test_without_slopes_the_direction_is_random() -> None:
+    """Flat where the sum is at most 1: descent leaves the plateau all the same."""
+    problem = problem_of([(UNIT,) * 2], [row({0: -1}, -0.9)])
+    found = descent(problem, torch.full((16, 2), 0.3), 0, Relu())
+    assert min(float(found.step().margins.min()) for _ in range(30)) <= 0
 
 
-def test_margin_of_a_disjunct_is_its_worst_row() -> None:
-    margins = torch.tensor([[1.0, -2.0, -3.0, torch.nan]])
-    found = violation_margin(margins, torch.tensor([[0, 0, 1, 2]]), 4)
-    assert found[0, :2].tolist() == [1.0, -3.0]
-    assert found[0, 2] > 0, "a NaN margin never violates"
-    assert found[0, 3] == -torch.inf, "a disjunct without rows is violated anywhere"
-
-
-def test_points_stay_in_their_box_and_start_at_the_centre() -> None:
-    box = Interval(torch.tensor([[0.1, -3.0], [5.0, 5.0]]), torch.tensor([[0.3, 4.0], [5.0, 6.0]]))
-    points = random_points(box, 9, torch.Generator().manual_seed(1))
-    assert (points >= box.lower.unsqueeze(1)).all() and (points <= box.upper.unsqueeze(1)).all()
-    torch.testing.assert_close(points[:, 0], (box.lower + box.upper) / 2)
+def test_a_network_without_slopes_is_noticed() -> None:
+    found = descent(problem_of([(UNIT,) * 2], [row({0: 1}, -9)]), torch.zeros(2, 2), 0, ArgMax(1))
+    assert not found.blind
+    found.step()
+    assert found.blind

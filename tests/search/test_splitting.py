@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from verifier.core.interval import Interval
-from verifier.search.domains import DomainBatch, Frontier, concatenate
+from verifier.core.stacked import join
+from verifier.search.domains import DomainBatch, Frontier
 from verifier.search.splitting import choose_input, split_repeatedly, steepness
 
 
@@ -74,4 +75,4 @@ def test_frontier_returns_the_worst_first_and_everything_once() -> None:
             parts.append(frontier.pop(3))
         if most == 100:
             assert parts[0].problem.tolist() == [0, 1, 2]
-        assert sorted(concatenate(parts).problem.tolist()) == list(range(10))
+        assert sorted(join(parts).problem.tolist()) == list(range(10))

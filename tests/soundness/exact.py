@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.soundness.functions import FUNCTIONS, PRECISION
 from verifier.core.graph import Constant, Graph
 from verifier.core.operator import Affine, Op
-from verifier.ops import Abs, Clip, LeakyRelu, Maximum, Minimum, Relu, Sigmoid, Sign, Tanh
+from verifier.ops import Abs, Clip, LeakyRelu, Maximum, Minimum, Multiply, Relu, Sigmoid, Sign, Tanh, Where
 
-PRECISION = 320  # bits of the S-shaped functions; far below any bound's rounding
 FAR = 2000  # beyond it they are closer to their limits than 2^-2800
 
 Reals = Sequence[Fraction]
@@ -26,8 +26,11 @@ def fractions(tensor: Tensor) -> list[Fraction]:
 
 
 def _rational(value: mpmath.mpf) -> Fraction:
+    """The number itself; beyond 2^+-20000, which no float comes near to, one of that size."""
     sign, mantissa, exponent, _ = value._mpf_
-    size = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+    if mantissa == 0:
+        return Fraction(0)
+    size = Fraction(int(mantissa)) * Fraction(2) ** min(max(int(exponent), -20000), 20000)
     return -size if sign else size
 
 
@@ -58,6 +61,14 @@ def apply(op: Op, arguments: Reals, position: int = 0) -> Fraction:
         return _smooth(lambda v: 1 / (1 + mpmath.exp(-v)), x, 0)
     if isinstance(op, Tanh):
         return _smooth(mpmath.tanh, x, -1)
+    if isinstance(op, Multiply):
+        return arguments[0] * arguments[1]
+    if isinstance(op, Where):
+        return arguments[1] if x else arguments[2]
+    if type(op) in FUNCTIONS:
+        with mpmath.workprec(PRECISION):
+            values = [mpmath.mpf(v.numerator) / mpmath.mpf(v.denominator) for v in arguments]
+            return _rational(mpmath.mpf(FUNCTIONS[type(op)](op, *values)))
     if isinstance(op, Maximum):
         return max(arguments)
     assert isinstance(op, Minimum), op

@@ -17,12 +17,17 @@ from verifier.ops import (
     Conv,
     LeakyRelu,
     Linear,
+    LogSumExp,
     Maximum,
     Minimum,
+    Multiply,
+    Power,
     Relu,
     Reshape,
     Sigmoid,
     Sign,
+    Sin,
+    Softplus,
     Tanh,
 )
 from verifier.ops.conv import Window
@@ -36,6 +41,9 @@ ACTIVATIONS: dict[str, Op] = {
     "sign": Sign(),
     "sigmoid": Sigmoid(),
     "tanh": Tanh(),
+    "softplus": Softplus(),
+    "sin": Sin(),
+    "square": Power(2.0),
 }
 
 
@@ -106,4 +114,14 @@ def convolution(activation: str, seed: int) -> Graph:
     return b.graph()
 
 
-FAMILIES = {"dense": dense, "residual": residual, "joined": joined, "convolution": convolution}
+def gated(activation: str, seed: int) -> Graph:
+    """A product of two branches, the logarithm of a sum of exponentials, and a product with the input."""
+    b = Builder(1, 3, seed=seed)
+    left, right = b.dense(0, 3), b.dense(0, 3)
+    product = b.same(Multiply(), b.same(ACTIVATIONS[activation], left), right)
+    total = b.same(LogSumExp(), b.dense(product, 3), right, left)
+    b.dense(b.same(Add((1, -1)), b.same(Multiply(), total, 0), product), 2)
+    return b.graph()
+
+
+FAMILIES = {"dense": dense, "residual": residual, "joined": joined, "gated": gated, "convolution": convolution}

@@ -136,9 +136,16 @@ class Checker:
             ("band below", -1, band.slopes, band.low),
             ("band above", +1, band.slopes, band.high),
         ]
-        return [
-            (name, side, [Fraction(float(s[place])) for s in slopes], Fraction(float(intercept[place])))
+        numbers = [
+            (name, side, [float(s[place]) for s in slopes], float(intercept[place]))
             for name, side, slopes, intercept in found
+        ]
+        for name, side, _, intercept_there in numbers:
+            assert intercept_there != -side * np.inf, (name, place)
+        return [
+            (name, side, [*map(Fraction, slopes_there)], Fraction(intercept_there))
+            for name, side, slopes_there, intercept_there in numbers
+            if np.isfinite([*slopes_there, intercept_there]).all()  # else it says nothing
         ]
 
     def check(self, points_of: list[set[tuple[Fraction, ...]]]) -> None:

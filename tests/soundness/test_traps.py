@@ -18,13 +18,13 @@ from verifier.bounding.program import prepare
 from verifier.core.events import Event, Notice
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
+from verifier.core.problem import build_problem
 from verifier.core.query import Query
 from verifier.core.verdict import Status, Verdict
 from verifier.frontend.network import Network
 from verifier.frontend.vnnlib import parse_property
 from verifier.ops import Linear, Relu
 from verifier.pipeline import bounds, verify
-from verifier.search.problem import build_problem
 from verifier.search.rows import Rows, clip, combine, refuted
 from verifier.settings import AttackSettings, Settings
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.attack.pgd import Target, descend, sample
+from verifier.attack.hunt import Hunt
+from verifier.attack.sampling import GRID_INPUTS
 from verifier.core.flat import flat
 from verifier.core.graph import Graph
+from verifier.core.problem import Problem
 from verifier.core.query import Query
 from verifier.core.verdict import Witness
 from verifier.settings import AttackSettings
 
-SAMPLES = 8  # points tried in each box before anything dear is done
-QUICK_STEPS, QUICK_SECONDS = 10, 1.0  # of gradient descent before the first bound
+EACH_BOX = 8  # points tried in each box, at least
+FEW_INPUTS = 16  # up to so many inputs, random points find what slopes do not lead to
+QUICK_FLOATS, THOROUGH_FLOATS = 1 << 23, 1 << 25  # numbers of the points that are tried then
+GRID_POINTS = 4096  # of the grid over very few inputs in the thorough attack
+QUICK_STEPS, QUICK_SECONDS = 12, 1.0  # of gradient descent before the first bound
+SUSPECTS_SHARE = 0.05  # of the search's time that goes into improving what it suspects
 MOST_CONFIRMATIONS = 16  # candidates of one batch that are replayed
 
 
@@ -33,34 +40,43 @@ class Original:
 class Falsifier:
     """`graph` in float32 serves to find candidates; only what `original` confirms becomes the `witness`."""
 
-    def __init__(self, graph: Graph, target: Target, query: Query, original: Original, seed: int) -> None:
-        self.graph, self.target, self.query, self.original = graph, target, query, original
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, graph: Graph, problem: Problem, query: Query, original: Original, seed: int) -> None:
+        self.query, self.original = query, original
         self.witness: Witness | None = None
+        self._hunt = Hunt(graph, problem, torch.Generator().manual_seed(seed), self.confirm)
         self._boxes = query.boxes
         self._inward: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._closeness: Tensor | None = None
+        self._improving, self._searching_since = 0.0, float("inf")
 
     def quick(self, settings: AttackSettings) -> bool:
         """Samples, then a few gradient steps; whether a violation was confirmed."""
-        self._closeness = sample(self.graph, self.target, SAMPLES, self.generator, self.confirm)
-        if self._closeness is None:
+        deadline = time.monotonic() + min(settings.seconds, QUICK_SECONDS)
+        if self._hunt.scan(self._each_box(QUICK_FLOATS), settings.restarts, deadline):
             return True
-        return self.thorough(replace(settings, steps=QUICK_STEPS, seconds=min(settings.seconds, QUICK_SECONDS)))
+        return self._hunt.descend(QUICK_STEPS, deadline)
 
     def thorough(self, settings: AttackSettings) -> bool:
-        """Gradient descent from many points; whether a violation was confirmed. Call `quick` first."""
-        assert self._closeness is not None
-        with torch.enable_grad():
-            return descend(self.graph, self.target, settings, self._closeness, self.generator, self.confirm)
+        """More samples, and descent that goes on; whether a violation was confirmed. Call `quick` first."""
+        start = time.monotonic()
+        if self._hunt.free <= FEW_INPUTS:
+            each = self._each_box(THOROUGH_FLOATS)
+            if self._hunt.free <= GRID_INPUTS:
+                each = max(each, GRID_POINTS // len(self._boxes))
+            if self._hunt.scan(each, settings.restarts, start + settings.seconds / 2):
+                return True
+        return self._hunt.descend(settings.steps, start + settings.seconds)
 
     def suspects(self, points: Tensor, which: Tensor) -> bool:
-        """Points `[n, *input]` of boxes `which` `[n]` from elsewhere: evaluated together, replayed if they seem to
-        violate; whether one was confirmed."""
-        y = flat(self.graph.evaluate(points))
-        worst = self.target.closest(points, y, which)
-        seem = (worst <= 0).nonzero().flatten()
-        return bool(len(seem)) and self.confirm(points[seem], which[seem])
+        """Points `[n, *input]` of boxes `which` `[n]` that the search suspects; whether a violation was confirmed."""
+        now = time.monotonic()
+        self._searching_since = min(self._searching_since, now)
+        found = self._hunt.attempt(flat(points), which)
+        if found is None or self._improving >= SUSPECTS_SHARE * (now - self._searching_since):
+            return found is None
+        start = time.monotonic()
+        confirmed = self._hunt.improve(found)
+        self._improving += time.monotonic() - start
+        return confirmed
 
     def confirm(self, points: Tensor, which: Tensor) -> bool:
         """Replay candidates on the original; the first real violation becomes the witness."""
@@ -74,6 +90,11 @@ class Falsifier:
                 self.witness = Witness(shaped, y, *violated)
                 return True
         return False
+
+    def _each_box(self, floats: int) -> int:
+        """Points tried in each box: more where few inputs vary, `floats` numbers of the network in all."""
+        few = self._hunt.free <= FEW_INPUTS
+        return max(EACH_BOX, floats // self._hunt.size // len(self._boxes) if few else 0)
 
     def _inside(self, box: int) -> tuple[np.ndarray, np.ndarray]:
         if box not in self._inward:

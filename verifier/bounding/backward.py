@@ -57,15 +57,20 @@ def backward(
     bounds: dict[int, Interval],
     planes: dict[int, Planes],
     exact_start: bool = True,
+    multipliers: dict[int, Tensor] | None = None,
 ) -> LinearForm:
     """Rows `start[node]` `[batch, spec, *shape]` (over one or several nodes) plus `bias` `[batch, spec]`, bounded below
     by a linear form over the input.
 
     `bounds` hold the arguments of every affine node crossed, `planes` those of every nonlinear one; their batch is the
     rows' batch or 1. `exact_start`: the starting coefficients are exact; else each is off by one rounding.
+    `multipliers` `[batch, spec, *shape]` of the bounds of some nodes: b > 0 adds  b (lower - z) <= 0  to the rows,
+    b < 0 adds  b (upper - z) <= 0  (Lagrangian; the splits of beta-CROWN, Wang 2021, are bounds like any other).
     """
     walk = _Walk(program, start, bias, bounds, planes, 0 if exact_start else 1)
     for position in range(max(start), 0, -1):
+        if multipliers is not None and position in multipliers:
+            walk.charge(position, multipliers[position])
         if position in walk.pending:
             walk.cross(position)
     rows = walk.pending[0] if 0 in walk.pending else _zero_rows(program, bias)
@@ -105,6 +110,18 @@ class _Walk:
         else:
             self._cross_affine(position, rows)
         del self.roundings[position]
+
+    def charge(self, position: int, multiplier: Tensor) -> None:
+        """Add  b (lower - z)  or  b (upper - z)  for a node z, b = `multiplier`; roundings go to the debt."""
+        box = self.bounds[position]
+        gain = multiplier.clamp(min=0) * box.lower.unsqueeze(1) + multiplier.clamp(max=0) * box.upper.unsqueeze(1)
+        # where b is 0 an infinite bound says nothing
+        gain = flat(torch.where(multiplier == 0, 0.0, gain), 2)
+        self.bias = self.bias + gain.sum(2)
+        node = self.program.graph.nodes[position]
+        self.debt = self.debt + gain.abs().sum(2) * gamma(node.size + 3, gain.dtype)
+        self.debt = self.debt + self.bias.abs() * (2 * unit(gain.dtype)) + tiny(gain.dtype) * node.size
+        self._send(position, -multiplier, 0)
 
     def _cross_affine(self, position: int, rows: Tensor) -> None:
         node = self.program.graph.nodes[position]
@@ -165,7 +182,7 @@ class _Walk:
             return
         takes_upper = rows < 0
         for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
-            sent = rows * torch.where(takes_upper, up.unsqueeze(1), low.unsqueeze(1))
+            sent = rows * torch.where(takes_upper, _per_row(up, rows), _per_row(low, rows))
             self._send(source, sent, self.roundings[position] + 1)
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> None:
@@ -186,8 +203,15 @@ class _Walk:
         self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
 
 
+def _per_row(plane: Tensor, rows: Tensor) -> Tensor:
+    """A part of `Planes` with a spec axis."""
+    return plane if plane.ndim == rows.ndim else plane.unsqueeze(1)
+
+
 def _times(rows: Tensor, vector: Tensor) -> Tensor:
-    """`[batch, spec, *shape]` by `[batch, *shape]` to `[batch, spec]`."""
+    """`[batch, spec, *shape]` by `[batch, *shape]`, or by a vector for each row, to `[batch, spec]`."""
+    if vector.ndim == rows.ndim:
+        return flat(rows * vector, 2).sum(2)
     return torch.matmul(flat(rows, 2), flat(vector).unsqueeze(2)).squeeze(2)
 
 

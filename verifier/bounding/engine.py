@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
-from verifier.bounding.forward import Form, input_form, node_form
+from verifier.bounding.forward import input_form, node_form
 from verifier.bounding.interval import node_interval
+from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.operator import Elementwise, Planes
+from verifier.core.operator import Elementwise
 
 METHODS = ("interval", "forward", "crown")
 FORWARD_SHARE = 0.5  # forward forms are used where they cost at most this share of full backward bounds
@@ -38,15 +39,6 @@ class Effort:
 
     memory: int = 1 << 30
     deadline: float = float("inf")
-
-
-@dataclass(frozen=True, eq=False)
-class NodeBounds:
-    """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty)."""
-
-    intervals: dict[int, Interval] = field(default_factory=dict)
-    planes: dict[int, Planes] = field(default_factory=dict)
-    forms: dict[int, Form] = field(default_factory=dict)
 
 
 def bound_nodes(
@@ -110,7 +102,7 @@ def _refine(
     for domains, index in _blocks(program, source, undecided, counts, effort):
         if time.monotonic() + _seconds(program, source, index.numel()) > effort.deadline:
             return
-        low, high = _backward_elements(program, restrict(found, domains), source, index, box.select(domains))
+        low, high = _backward_elements(program, found.select(domains), source, index, box.select(domains))
         rows = domains.unsqueeze(1)
         lower[rows, index] = torch.fmax(low, lower[rows, index])  # an end that is not a number says nothing
         upper[rows, index] = torch.fmin(high, upper[rows, index])
@@ -174,21 +166,6 @@ def _backward_elements(
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
 
 
-def restrict(found: NodeBounds, domains: Tensor | slice) -> NodeBounds:
-    """Intervals and planes of some domains."""
-    planes = {
-        k: Planes(
-            tuple(s[domains] for s in v.lower_slopes),
-            None if v.lower_intercept is None else v.lower_intercept[domains],
-            tuple(s[domains] for s in v.upper_slopes),
-            v.upper_intercept[domains],
-            v.simple,
-        )
-        for k, v in found.planes.items()
-    }
-    return NodeBounds({k: v.select(domains) for k, v in found.intervals.items()}, planes)
-
-
 def bound_rows(
     program: Program, found: NodeBounds, start: dict[int, Tensor], bias: Tensor, effort: Effort, exact: bool = True
 ) -> LinearForm:
@@ -200,7 +177,7 @@ def bound_rows(
     lines = []
     for first in range(0, batch, height):
         domains = slice(first, first + height)
-        part = restrict(found, domains)
+        part = found.select(domains)
         forms = [
             backward(
                 program,

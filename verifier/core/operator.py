@@ -89,8 +89,9 @@ class Planes:
 
         sum_i lower_slopes[i] x_i + lower_intercept  <=  y  <=  sum_i upper_slopes[i] x_i + upper_intercept
 
-    All tensors `[batch, *shape]`. `lower_intercept` None means zero everywhere, and then `upper_intercept` is nowhere
-    negative: sums of intercepts then have terms of one sign, and their rounding error needs no extra pass to bound.
+    All tensors `[batch, *shape]`, or `[batch, spec, *shape]` where each row of a backward pass has planes of its own.
+    `lower_intercept` None means zero everywhere, and then `upper_intercept` is nowhere negative: sums of intercepts
+    then have terms of one sign, and their rounding error needs no extra pass to bound.
     `simple`: one argument, lower slope 0 or 1, upper slope in [0, 1], and at least 1/2 where the lower one is 1.
     """
 
@@ -99,6 +100,13 @@ class Planes:
     upper_slopes: tuple[Tensor, ...]
     upper_intercept: Tensor
     simple: bool = False
+
+    def select(self, domains: Tensor | slice) -> Planes:
+        """Those of some domains."""
+        lower = None if self.lower_intercept is None else self.lower_intercept[domains]
+        lower_slopes = tuple(s[domains] for s in self.lower_slopes)
+        upper_slopes = tuple(s[domains] for s in self.upper_slopes)
+        return Planes(lower_slopes, lower, upper_slopes, self.upper_intercept[domains], self.simple)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +136,35 @@ class Elementwise(Op):
     def unstable(self, *inputs: Interval) -> Tensor:
         """Where tighter input bounds could still tighten the planes: a mask `[batch, *shape]`."""
         return torch.ones_like(inputs[0].lower, dtype=torch.bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Intercepts of lines of given slopes on one side of f, rounded outward, and `touch`, where each meets f (nearly):
+    the derivative of the intercept by the slope is `-touch`."""
+
+    intercept: Tensor
+    touch: Tensor
+
+
+class Sloped(Elementwise):
+    """y = f(x) whose lines may have other slopes than those `relax` chooses: what optimised bounds vary.
+
+    Slopes are `[batch, spec, *shape]`, and the box `[batch, 1, *shape]`.
+    """
+
+    @abstractmethod
+    def slope_ranges(self, box: Interval) -> tuple[Interval, Interval | None]:
+        """Slopes worth trying below and above f; None above where the line of `relax` is the best one."""
+
+    @abstractmethod
+    def lower_line(self, box: Interval, slope: Tensor) -> Line:
+        """The highest line of each slope (from its range) below f on the box."""
+
+    @abstractmethod
+    def upper_line(self, box: Interval, slope: Tensor) -> Line:
+        """The lowest line of each slope (from its range) above f on the box."""
+
+    @abstractmethod
+    def branch_point(self, box: Interval) -> Tensor:
+        """Where to split the argument, of the box's shape: a kink, or a point that makes both parts easier."""

@@ -19,10 +19,10 @@ from verifier.frontend.network import Network
 from verifier.ops import (
     ArgMax,
     Ceil,
-    Compare,
     Floor,
     Gather,
     IsNonzero,
+    Positive,
     Remainder,
     Round,
     ScatterND,
@@ -38,7 +38,7 @@ FLOOR = 64.0  # roundings of the largest output that are always allowed
 MOST_WITH_STEPS = 1e-3  # of the largest output, in a network with steps
 PERTURBATIONS = 32
 STEPS = (
-    *(Sign, Floor, Ceil, Round, Truncate, Remainder, ArgMax, Compare, IsNonzero, ThresholdedRelu, Shrink),
+    *(Sign, Floor, Ceil, Round, Truncate, Remainder, ArgMax, Positive, IsNonzero, ThresholdedRelu, Shrink),
     *(Gather, Slice, ScatterND),
 )
 

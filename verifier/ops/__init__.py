@@ -3,48 +3,37 @@
 from verifier.core.operator import Op
 from verifier.ops.arithmetic import Add, Concat, Scale, Sum
 from verifier.ops.conv import Conv, ConvTranspose
-from verifier.ops.indexing import Gather, OneHot, Range, ScatterND, Slice
+from verifier.ops.gated import Gelu, HardSwish, Mish, Silu
+from verifier.ops.indexing import Gather, Range, ScatterND, Slice
 from verifier.ops.integers import Ceil, Floor, Round, Truncate
 from verifier.ops.linear import Linear
-from verifier.ops.logic import Compare, IsNonzero, Where
+from verifier.ops.logic import Where
+from verifier.ops.logsumexp import LogSumExp
 from verifier.ops.maximum import Maximum, Minimum
 from verifier.ops.movement import Permute, Reshape, Select
+from verifier.ops.periodic import Cos, Sin, Tan
 from verifier.ops.piecewise import Abs, Clip, LeakyRelu, Relu, Sign
-from verifier.ops.products import Divide, MatMul, Multiply, Product, Remainder, VariablePower
+from verifier.ops.powers import Power, Reciprocal, Sqrt
+from verifier.ops.products import Divide, MatMul, Multiply, Remainder, VariablePower
+from verifier.ops.ratios import LogRatio, Share
 from verifier.ops.selection import ArgMax, Softmax
 from verifier.ops.sigmoid import Sigmoid, Tanh
-from verifier.ops.smooth import (
-    Atan,
-    Cos,
-    Elu,
-    Erf,
-    Exp,
-    Gelu,
-    Log,
-    Mish,
-    Power,
-    Reciprocal,
-    Shrink,
-    Sin,
-    Softplus,
-    Softsign,
-    Sqrt,
-    Tan,
-    ThresholdedRelu,
-)
+from verifier.ops.smooth import Atan, Elu, Erf, Exp, Log, Softplus, Softsign
+from verifier.ops.thresholds import IsNonzero, Positive, Shrink, ThresholdedRelu
 
 AFFINE: tuple[type[Op], ...] = (Linear, Conv, ConvTranspose, Reshape, Permute, Select, Add, Scale, Concat, Sum)
 PIECEWISE: tuple[type[Op], ...] = (Relu, LeakyRelu, Abs, Clip, Sign, Maximum, Minimum)
+STEPS: tuple[type[Op], ...] = (Floor, Ceil, Round, Truncate, ThresholdedRelu, Shrink, IsNonzero, Positive)
 SMOOTH: tuple[type[Op], ...] = (
     *(Sigmoid, Tanh, Exp, Log, Sqrt, Reciprocal, Power, Sin, Cos, Tan, Atan, Erf),
-    *(Softplus, Softsign, Elu, Gelu, Mish, ThresholdedRelu, Shrink),
+    *(Softplus, Softsign, Elu, Gelu, Silu, Mish, HardSwish),
 )
-PRODUCTS: tuple[type[Op], ...] = (Multiply, Divide, Remainder, VariablePower, MatMul, Product)
-SELECTIONS: tuple[type[Op], ...] = (
-    *(Softmax, ArgMax, Compare, Where, IsNonzero, Floor, Ceil, Round, Truncate),
-    *(Gather, Slice, Range, ScatterND, OneHot),
+PRODUCTS: tuple[type[Op], ...] = (Multiply, LogSumExp, LogRatio, Share, Where)
+EVALUATED: tuple[type[Op], ...] = (
+    *(Divide, Remainder, VariablePower, MatMul, Softmax, ArgMax),
+    *(Gather, Slice, Range, ScatterND),
 )
 
-OPERATORS: tuple[type[Op], ...] = (*AFFINE, *PIECEWISE, *SMOOTH, *PRODUCTS, *SELECTIONS)
+OPERATORS: tuple[type[Op], ...] = (*AFFINE, *PIECEWISE, *STEPS, *SMOOTH, *PRODUCTS, *EVALUATED)
 
 __all__ = ["OPERATORS", *(operator.__name__ for operator in OPERATORS)]

@@ -101,19 +101,6 @@ class ScatterND(Op):
         return written[:, :-1].reshape(data.shape)
 
 
-@dataclass(frozen=True)
-class OneHot(Op):
-    """`depth` numbers on a new axis `axis`: 1 at the position given by the input (from behind if negative), else 0."""
-
-    axis: int
-    depth: int
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        places = torch.arange(self.depth, dtype=inputs[0].dtype, device=inputs[0].device)
-        position = torch.where(inputs[0] < 0, inputs[0] + self.depth, inputs[0])
-        return (position.unsqueeze(-1) == places).to(inputs[0].dtype).movedim(-1, self.axis + 1)
-
-
 def _wrap(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Integer positions with negative ones counted from behind, made valid; and where they were not."""
     place = torch.where(positions < 0, positions + size, positions)

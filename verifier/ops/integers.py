@@ -1,37 +1,55 @@
-"""Rounding to integers. Steps: no bounds yet."""
+"""Rounding to integers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Op
+from verifier.core.interval import Interval
+from verifier.ops.scalar import Point
+from verifier.ops.smooth import only_where
+from verifier.ops.steps import Steps, one_up
 
 
 @dataclass(frozen=True)
-class Floor(Op):
+class Floor(Steps):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].floor()
 
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        """The lower end is on the upper side of its own jump, if it is at one."""
+        low, high = box.lower.floor(), box.upper.floor()
+        return one_up(low + 1, low, low + 1 <= box.upper), one_up(high, high - 1, high > box.lower)
+
 
 @dataclass(frozen=True)
-class Ceil(Op):
+class Ceil(Steps):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].ceil()
 
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        low, high = box.lower.ceil(), box.upper.ceil()
+        return one_up(low, low, low < box.upper), one_up(high - 1, high - 1, high - 1 >= box.lower)
+
 
 @dataclass(frozen=True)
-class Round(Op):
+class Round(Steps):
     """To the nearest integer, halves to the even one."""
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].round()
 
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        """An end that is at a jump takes one of its sides; the other one counts if it is in the box."""
+        low, high = box.lower.round(), box.upper.round()
+        return one_up(low + 0.5, low, low + 0.5 < box.upper), one_up(high - 0.5, high - 1, high - 0.5 > box.lower)
+
 
 @dataclass(frozen=True)
-class Truncate(Op):
+class Truncate(Steps):
     """Towards zero, as a cast to an integer type that holds `minimum` to `maximum`; NaN outside, where a cast wraps."""
 
     minimum: float
@@ -40,3 +58,13 @@ class Truncate(Op):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         value = inputs[0].trunc()
         return torch.where((value >= self.minimum) & (value <= self.maximum), value, torch.nan)
+
+    def at(self, x: Tensor) -> Interval:
+        value = x.trunc()
+        return only_where((value > self.minimum) & (value < self.maximum), Interval(value, value))
+
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        """Ceil left of 0, Floor right of it."""
+        left = Interval(box.lower.clamp(max=0), box.upper.clamp(max=0))
+        right = Interval(box.lower.clamp(min=0), box.upper.clamp(min=0))
+        return *Ceil().jumps(left), *Floor().jumps(right)

@@ -1,45 +1,47 @@
-"""Comparisons, logic and choice. Booleans travel as 0 and 1. No bounds yet."""
+"""Choice by a condition. Booleans travel as 0 and 1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Op
-
-COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "equal": torch.eq,
-    "less": torch.lt,
-    "less_or_equal": torch.le,
-    "greater": torch.gt,
-    "greater_or_equal": torch.ge,
-}
+from verifier.core.interval import Interval
+from verifier.core.operator import Band, Elementwise, Planes
 
 
 @dataclass(frozen=True)
-class Compare(Op):
-    """1 where `x relation y`, else 0; same shapes. `relation` is a key of `COMPARISONS`."""
-
-    relation: str
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return COMPARISONS[self.relation](inputs[0], inputs[1]).to(inputs[0].dtype)
-
-
-@dataclass(frozen=True)
-class Where(Op):
-    """x where the condition (first input) is not 0, else y; same shapes."""
+class Where(Elementwise):
+    """x where the condition (first input) is not 0, else y; same shapes. Bounds take the side that is decided, or else
+    the constants that hold for both."""
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return torch.where(inputs[0] != 0, inputs[1], inputs[2])
 
+    def interval(self, *inputs: Interval) -> Interval:
+        _, x, y = inputs
+        chosen, other = _decided(inputs[0])
+        lower = torch.where(chosen, x.lower, torch.where(other, y.lower, torch.minimum(x.lower, y.lower)))
+        upper = torch.where(chosen, x.upper, torch.where(other, y.upper, torch.maximum(x.upper, y.upper)))
+        return Interval(lower, upper)
 
-@dataclass(frozen=True)
-class IsNonzero(Op):
-    """1 where x is not 0: a cast to boolean."""
+    def unstable(self, *inputs: Interval) -> Tensor:
+        chosen, other = _decided(inputs[0])
+        return ~(chosen | other)
 
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return (inputs[0] != 0).to(inputs[0].dtype)
+    def relax(self, *inputs: Interval) -> Planes:
+        band = self.band(*inputs)
+        return Planes(band.slopes, band.low, band.slopes, band.high)
+
+    def band(self, *inputs: Interval) -> Band:
+        chosen, other = _decided(inputs[0])
+        values, decided = self.interval(*inputs), chosen | other
+        zero = torch.zeros_like(values.lower)
+        slopes = zero, chosen.to(zero.dtype), other.to(zero.dtype)
+        return Band(slopes, torch.where(decided, zero, values.lower), torch.where(decided, zero, values.upper))
+
+
+def _decided(condition: Interval) -> tuple[Tensor, Tensor]:
+    """Where it is certainly not 0, and where it certainly is."""
+    return (condition.lower > 0) | (condition.upper < 0), (condition.lower == 0) & (condition.upper == 0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Elementwise, Planes
+from verifier.core.operator import Band, Line, Planes, Sloped
 from verifier.core.rounding import down, tiny, unit, up
 from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
 
@@ -22,7 +22,7 @@ def _straddles(box: Interval, kink: float = 0.0) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Relu(Elementwise):
+class Relu(Sloped):
     """max(x, 0). Lower slope of an unstable neuron: 1 where the chord's slope exceeds one half, else 0."""
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
@@ -50,6 +50,22 @@ class Relu(Elementwise):
         needed = (upper > 0) & ((lower < 0) | (upper < tiny(lower.dtype)))
         intercept = torch.where(needed, intercept, 0.0)
         return Band((slope,), torch.zeros_like(slope), intercept)
+
+    def slope_ranges(self, box: Interval) -> tuple[Interval, Interval | None]:
+        """Below, any slope from 0 to 1 where the neuron is unstable, else that of its phase. Above, the chord."""
+        active, possible = box.lower >= 0, box.upper > 0
+        return Interval((active & possible).to(box.lower.dtype), possible.to(box.lower.dtype)), None
+
+    def lower_line(self, box: Interval, slope: Tensor) -> Line:
+        """a x <= max(x, 0) for every x and every a from 0 to 1."""
+        zero = torch.zeros((), dtype=slope.dtype, device=slope.device)
+        return Line(zero, zero)
+
+    def upper_line(self, box: Interval, slope: Tensor) -> Line:
+        raise AssertionError("the chord is the only upper line")
+
+    def branch_point(self, box: Interval) -> Tensor:
+        return torch.zeros_like(box.lower)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +95,9 @@ class LeakyRelu(Scalar):
     def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
         return [(x, self._at(x)) for x in (box.lower, box.upper, clamp_to(box, 0.0))]
 
+    def branch_point(self, box: Interval) -> Tensor:
+        return torch.zeros_like(box.lower)
+
 
 @dataclass(frozen=True)
 class Abs(Scalar):
@@ -99,6 +118,9 @@ class Abs(Scalar):
 
     def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
         return [(x, Interval(x.abs(), x.abs())) for x in (box.lower, box.upper, clamp_to(box, 0.0))]
+
+    def branch_point(self, box: Interval) -> Tensor:
+        return torch.zeros_like(box.lower)
 
 
 @dataclass(frozen=True)
@@ -144,6 +166,11 @@ class Clip(Scalar):
         kinks = clamp_to(box, self.minimum), clamp_to(box, self.maximum)
         return [(x, self._at(x)) for x in (box.lower, box.upper, *kinks)]
 
+    def branch_point(self, box: Interval) -> Tensor:
+        """The first kink inside."""
+        floor, ceiling = (torch.full_like(box.lower, end) for end in (self.minimum, self.maximum))
+        return torch.where(_straddles(box, self.minimum), floor, ceiling)
+
 
 @dataclass(frozen=True)
 class Sign(Scalar):
@@ -168,6 +195,9 @@ class Sign(Scalar):
         value = self.interval(box)
         ends = Interval(value.lower, value.lower), Interval(value.upper, value.upper)
         return (box.lower, ends[0]), (box.upper, ends[1]), (self._jump(box), value)
+
+    def branch_point(self, box: Interval) -> Tensor:
+        return torch.zeros_like(box.lower)
 
     def _jump(self, box: Interval) -> Tensor:
         return torch.where(box.lower.sign() == box.upper.sign(), box.lower, clamp_to(box, 0.0))

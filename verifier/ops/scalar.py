@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Elementwise, Planes
+from verifier.core.operator import Band, Line, Planes, Sloped
 from verifier.core.rounding import tiny, unit
 
 Point = tuple[Tensor, Interval]
@@ -23,7 +23,7 @@ Point = tuple[Tensor, Interval]
 ROUNDINGS = 8  # of f - a x relative to |f| + |a x|: product, difference, and what a point is off by
 
 
-class Scalar(Elementwise):
+class Scalar(Sloped):
     """y = f(x). A subclass lists slopes worth trying and the places where f(x) - slope x can be extreme."""
 
     @abstractmethod
@@ -55,17 +55,42 @@ class Scalar(Elementwise):
         assert best is not None
         return Band((best[0],), best[1], best[2])
 
+    def slope_ranges(self, box: Interval) -> tuple[Interval, Interval | None]:
+        """Between the least and the greatest candidate."""
+        candidates = torch.stack(list(self.slopes(box)))
+        found = Interval(candidates.amin(0), candidates.amax(0))
+        return found, found
+
+    def lower_line(self, box: Interval, slope: Tensor) -> Line:
+        return _extreme(self.points(box, slope), slope, -1)
+
+    def upper_line(self, box: Interval, slope: Tensor) -> Line:
+        return _extreme(self.points(box, slope), slope, +1)
+
+    def branch_point(self, box: Interval) -> Tensor:
+        return box.lower / 2 + box.upper / 2
+
     def _intercepts(self, box: Interval, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Greatest lower and least upper intercept of lines with this slope, rounded outward. All `[batch, *shape]`."""
-        low = high = None
-        for x, value in self.points(box, slope):
-            product = slope * x
-            slack = (value.magnitude() + product.abs()) * (ROUNDINGS * unit(x.dtype)) + tiny(x.dtype)
-            below, above = value.lower - product - slack, value.upper - product + slack
-            low = below if low is None else torch.minimum(low, below)
-            high = above if high is None else torch.maximum(high, above)
-        assert low is not None and high is not None
-        return low, high
+        """Greatest lower and least upper intercept of lines with this slope. All `[batch, *shape]`."""
+        points = self.points(box, slope)
+        return _extreme(points, slope, -1).intercept, _extreme(points, slope, +1).intercept
+
+
+def _extreme(points: Sequence[Point], slope: Tensor, side: int) -> Line:
+    """The least (side -1) or greatest (+1) of f(x) - slope x over the points, rounded outward, and its place."""
+    best = touch = None
+    for x, value in points:
+        product = slope * x
+        slack = (value.magnitude() + product.abs()) * (ROUNDINGS * unit(x.dtype)) + tiny(x.dtype)
+        intercept = value.upper - product + slack if side > 0 else value.lower - product - slack
+        if best is None or touch is None:
+            best, touch = intercept, x.expand_as(intercept)
+            continue
+        # NaN must not be displaced: it makes the line useless instead of wrong.
+        wins = (intercept > best if side > 0 else intercept < best) | intercept.isnan()
+        best, touch = torch.where(wins, intercept, best), torch.where(wins, x, touch)
+    assert best is not None and touch is not None
+    return Line(best, touch)
 
 
 def _better(old: tuple[Tensor, ...] | None, new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

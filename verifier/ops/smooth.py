@@ -1,4 +1,4 @@
-"""Smooth and other scalar functions that have no bounds yet: they evaluate, so networks with them load and replay."""
+"""Smooth functions of one argument with a closed form for where their derivative has a given value."""
 
 from __future__ import annotations
 
@@ -8,141 +8,175 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Op
+from verifier.core.interval import Interval
+from verifier.core.rounding import tiny
+from verifier.ops.curves import LIBRARY_ULPS, Curve, around
+
+
+def positive(slope: Tensor, most: float = torch.inf) -> Tensor:
+    """The slope, made positive, and at most `most`."""
+    return slope.clamp(tiny(slope.dtype), most)
 
 
 @dataclass(frozen=True)
-class Exp(Op):
+class Exp(Curve):
+    """exp(x). `most`: what the argument cannot exceed by the way it is computed, whatever its bounds say."""
+
+    most: float = torch.inf
+
+    bends = (1,)
+    low = 0.0
+    monotone = True
+
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].exp()
 
+    def derivative(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+    def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
+        return positive(slope).log()
+
+    def domain(self, box: Interval) -> Interval:
+        return Interval(box.lower.clamp(max=self.most), box.upper.clamp(max=self.most))
+
 
 @dataclass(frozen=True)
-class Log(Op):
+class Log(Curve):
+    """Natural logarithm. Minus infinity at 0, unbounded where the argument may be negative."""
+
+    bends = (-1,)
+    monotone = True
+
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].log()
 
+    def derivative(self, x: Tensor) -> Tensor:
+        return x.reciprocal()
 
-@dataclass(frozen=True)
-class Sqrt(Op):
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0].sqrt()
+    def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
+        return positive(slope).reciprocal()
 
-
-@dataclass(frozen=True)
-class Reciprocal(Op):
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0].reciprocal()
+    def at(self, x: Tensor) -> Interval:
+        return only_where(x >= 0, around(x.log()))
 
 
-@dataclass(frozen=True)
-class Power(Op):
-    """x ** exponent for a constant real exponent."""
-
-    exponent: float
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0] ** self.exponent
+def only_where(defined: Tensor, values: Interval) -> Interval:
+    """Everything is possible elsewhere."""
+    return Interval(torch.where(defined, values.lower, -torch.inf), torch.where(defined, values.upper, torch.inf))
 
 
-@dataclass(frozen=True)
-class Sin(Op):
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0].sin()
+class _SShaped(Curve):
+    """Convex below 0, concave above, odd; the derivative is largest at 0 and even."""
 
+    knots = (0.0,)
+    bends = (1, -1)
+    monotone = True
 
-@dataclass(frozen=True)
-class Cos(Op):
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0].cos()
+    def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
+        return self.distance(slope) * -bend
+
+    def distance(self, slope: Tensor) -> Tensor:
+        """The x >= 0 with f'(x) = slope; 0 where the slope is too steep, large where it is tiny or negative."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Tan(Op):
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0].tan()
-
-
-@dataclass(frozen=True)
-class Atan(Op):
+class Atan(_SShaped):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].atan()
 
+    def derivative(self, x: Tensor) -> Tensor:
+        return (1 + x.square()).reciprocal()
+
+    def distance(self, slope: Tensor) -> Tensor:
+        return (positive(slope, 1.0).reciprocal() - 1).sqrt()
+
 
 @dataclass(frozen=True)
-class Erf(Op):
+class Erf(_SShaped):
+    """The error function."""
+
+    low = -1.0
+    high = 1.0
+
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].erf()
 
+    def derivative(self, x: Tensor) -> Tensor:
+        return 2 / math.sqrt(math.pi) * torch.exp(-x.square())
+
+    def derivative_at(self, x: Tensor) -> Interval:
+        """The rounding of x^2 enters times x^2; far out the value is nearly 0 whatever it is."""
+        return around(self.derivative(x), LIBRARY_ULPS + x.square().clamp(max=200.0))
+
+    def distance(self, slope: Tensor) -> Tensor:
+        return (-(positive(slope * (math.sqrt(math.pi) / 2), 1.0).log())).sqrt()
+
 
 @dataclass(frozen=True)
-class Softplus(Op):
-    """log(1 + exp(x))."""
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return torch.logaddexp(inputs[0], torch.zeros_like(inputs[0]))
-
-
-@dataclass(frozen=True)
-class Softsign(Op):
+class Softsign(_SShaped):
     """x / (1 + |x|)."""
+
+    low = -1.0
+    high = 1.0
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0] / (1 + inputs[0].abs())
 
+    def derivative(self, x: Tensor) -> Tensor:
+        return (1 + x.abs()).square().reciprocal()
+
+    def distance(self, slope: Tensor) -> Tensor:
+        return positive(slope, 1.0).rsqrt() - 1
+
 
 @dataclass(frozen=True)
-class Elu(Op):
+class Softplus(Curve):
+    """log(1 + exp(x))."""
+
+    bends = (1,)
+    low = 0.0
+    monotone = True
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return torch.logaddexp(inputs[0], torch.zeros_like(inputs[0]))
+
+    def derivative(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
+        share = positive(slope, 1.0)
+        return share.log() - torch.log1p(-share)
+
+
+@dataclass(frozen=True)
+class Elu(Curve):
     """outer * x where x > 0, else outer * alpha * (exp(x / width) - 1): Elu, Selu and Celu in one."""
 
     alpha: float
     outer: float = 1.0
     width: float = 1.0
 
+    knots = (0.0,)
+
+    @property
+    def bends(self) -> tuple[int, ...]:  # type: ignore[override]
+        steepness = self.alpha * self.outer
+        return (steepness > 0) - (steepness < 0), 0
+
     def evaluate(self, *inputs: Tensor) -> Tensor:
         x = inputs[0]
         return self.outer * torch.where(x > 0, x, self.alpha * torch.expm1(x.clamp(max=0) / self.width))
 
+    def derivative(self, x: Tensor) -> Tensor:
+        bent = self.alpha / self.width * torch.exp(x.clamp(max=0) / self.width)
+        return self.outer * torch.where(x > 0, 1.0, bent)
 
-@dataclass(frozen=True)
-class Gelu(Op):
-    """x times the normal distribution function; `approximate` is the formula with tanh."""
+    def derivative_at(self, x: Tensor) -> Interval:
+        """The rounding of x / width enters times x / width."""
+        return around(self.derivative(x), LIBRARY_ULPS + (x / self.width).abs().clamp(max=1000.0))
 
-    approximate: bool = False
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        x = inputs[0]
-        if self.approximate:
-            return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
-
-
-@dataclass(frozen=True)
-class Mish(Op):
-    """x tanh(softplus(x))."""
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return inputs[0] * torch.tanh(Softplus().evaluate(inputs[0]))
-
-
-@dataclass(frozen=True)
-class ThresholdedRelu(Op):
-    """x where x > threshold, else 0."""
-
-    threshold: float
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        return torch.where(inputs[0] > self.threshold, inputs[0], 0.0)
-
-
-@dataclass(frozen=True)
-class Shrink(Op):
-    """x + bias below -threshold, x - bias above it, 0 between."""
-
-    threshold: float
-    bias: float
-
-    def evaluate(self, *inputs: Tensor) -> Tensor:
-        x = inputs[0]
-        outside = torch.where(x < -self.threshold, x + self.bias, 0.0)
-        return torch.where(x > self.threshold, x - self.bias, outside)
+    def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
+        steepness = self.outer * self.alpha / self.width
+        return self.width * positive(slope / steepness).log() if steepness else part.upper

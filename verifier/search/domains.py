@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
+from verifier.core.stacked import join, pick
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,47 +29,51 @@ class DomainBatch:
         return len(self.problem)
 
     def select(self, index: Tensor | slice) -> DomainBatch:
-        return DomainBatch(self.box.select(index), *(getattr(self, name)[index] for name in _STACKED))
+        return pick(self, index)
 
     def replace(self, **changes: Tensor | Interval) -> DomainBatch:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
-_STACKED = ("problem", "open", "bound", "share")
+class Stacked(Protocol):
+    """Subproblems of either search: a stacked value with a bound for each."""
+
+    @property
+    def bound(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
 
 
-def concatenate(batches: list[DomainBatch]) -> DomainBatch:
-    box = Interval(torch.cat([b.box.lower for b in batches]), torch.cat([b.box.upper for b in batches]))
-    return DomainBatch(box, *(torch.cat([getattr(b, name) for b in batches]) for name in _STACKED))
+Batch = TypeVar("Batch", bound=Stacked)
 
 
-class Frontier:
+class Frontier(Generic[Batch]):
     """The open subproblems. Worst bound first; beyond `most` of them newest first, which keeps their number bounded."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._batches: list[DomainBatch] = []
+        self._batches: list[Batch] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
 
-    def push(self, batch: DomainBatch) -> None:
+    def push(self, batch: Batch) -> None:
         if len(batch):
             self._batches.append(batch)
 
-    def pop(self, count: int) -> DomainBatch:
+    def pop(self, count: int) -> Batch:
         if len(self) > self._most:
             last = self._batches.pop()
             while self._batches and len(last) < count:
-                last = concatenate([self._batches.pop(), last])
-            order = torch.arange(len(last) - 1, -1, -1, device=last.problem.device)
+                last = join([self._batches.pop(), last])
+            order = torch.arange(len(last) - 1, -1, -1, device=last.bound.device)
         else:
-            last = concatenate(self._batches)
+            last = join(self._batches)
             self._batches = []
-            order = last.bound.argsort() if len(last) > count else torch.arange(len(last), device=last.problem.device)
+            order = last.bound.argsort() if len(last) > count else torch.arange(len(last), device=last.bound.device)
         if len(last) > count:
-            self.push(last.select(order[count:]))
-        return last.select(order[:count])
+            self.push(pick(last, order[count:]))
+        return pick(last, order[:count])
 
     def worst(self) -> float:
         return min((float(b.bound.min()) for b in self._batches), default=float("inf"))

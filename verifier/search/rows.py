@@ -10,9 +10,9 @@ from torch import Tensor
 from verifier.bounding.backward import LinearForm
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
+from verifier.core.problem import Problem
 from verifier.core.rounding import gamma, tiny, unit
 from verifier.search.domains import DomainBatch
-from verifier.search.problem import Problem
 
 COMBINATION_STEPS = 12
 CLIP_ROUNDS = 2
@@ -100,6 +100,17 @@ def clip(form: LinearForm, box: Interval, rows: Rows, still: Tensor) -> Interval
         high = torch.where(padding, upper.unsqueeze(1), high)
         lower, upper = _unite(low, high, rows.owner, still, Interval(lower, upper))
     return Interval(lower.reshape(shape), upper.reshape(shape))
+
+
+def clip_by(form: LinearForm, box: Interval) -> Interval:
+    """The part of each box where the only row `[n, 1]` of each linear form can be at most zero. An empty result has
+    lower > upper."""
+    coefficients, constant = flat(form.coefficients, 2), form.bias - form.debt
+    lower, upper = flat(box.lower), flat(box.upper)
+    for _ in range(CLIP_ROUNDS):
+        low, high = _clip_rows(coefficients, constant, lower.unsqueeze(1), upper.unsqueeze(1))
+        lower, upper = low[:, 0], high[:, 0]
+    return Interval(lower.reshape(box.shape), upper.reshape(box.shape))
 
 
 def _clip_rows(a: Tensor, c: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.search.domains import DomainBatch, concatenate
+from verifier.core.stacked import join
+from verifier.search.domains import DomainBatch
 
 
 def steepness(coefficients: Tensor, owner: Tensor) -> Tensor:
@@ -57,4 +58,4 @@ def split(domains: DomainBatch, chosen: Tensor) -> DomainBatch:
     left = Interval(domains.box.lower, upper.scatter(1, index, middle).reshape(shape))
     right = Interval(lower.scatter(1, index, middle).reshape(shape), domains.box.upper)
     share = domains.share / 2
-    return concatenate([domains.replace(box=left, share=share), domains.replace(box=right, share=share)])
+    return join([domains.replace(box=left, share=share), domains.replace(box=right, share=share)])

@@ -5,6 +5,7 @@ from verifier.frontend.onnx_ops import (  # noqa: F401  (imported for their regi
     arithmetic,
     convolution,
     dense,
+    division,
     indexing,
     logic,
     movement,
@@ -12,6 +13,7 @@ from verifier.frontend.onnx_ops import (  # noqa: F401  (imported for their regi
     pooling,
     reductions,
     resize,
+    selection,
     shapes,
 )
 from verifier.frontend.onnx_ops.builder import Builder

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from verifier.core.operator import Op
-from verifier.frontend.onnx_ops.lowering import move, reshape, scale
-from verifier.frontend.onnx_ops.registry import Call, normalise, operator, tensor
+from verifier.errors import UnsupportedError
+from verifier.frontend.onnx_ops.lowering import scale
+from verifier.frontend.onnx_ops.registry import Call, operator, tensor
 from verifier.frontend.onnx_ops.values import Value
 from verifier.ops import (
     Abs,
-    ArgMax,
     Atan,
     Ceil,
     Clip,
@@ -20,10 +20,10 @@ from verifier.ops import (
     Exp,
     Floor,
     Gelu,
+    HardSwish,
     LeakyRelu,
     Log,
     Mish,
-    Multiply,
     Reciprocal,
     Relu,
     Round,
@@ -31,7 +31,6 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
-    Softmax,
     Softplus,
     Softsign,
     Sqrt,
@@ -93,6 +92,8 @@ def thresholded_relu(call: Call) -> Value:
 
 @operator("Shrink", since=9)
 def shrink(call: Call) -> Value:
+    if call.attribute("lambd", 0.5) < 0:
+        raise UnsupportedError("a negative attribute 'lambd' is not supported")
     return call.emit(Shrink(call.attribute("lambd", 0.5), call.attribute("bias", 0.0)), call.variable(0))
 
 
@@ -104,32 +105,4 @@ def hard_sigmoid(call: Call) -> Value:
 
 @operator("HardSwish", since=14)
 def hard_swish(call: Call) -> Value:
-    gate = call.emit(Clip(0.0, 1.0), scale(call, call.variable(0), 1 / 6, 0.5))
-    return call.emit(Multiply(), call.variable(0), gate)
-
-
-@operator("Softmax", "LogSoftmax")
-def softmax_of_matrix(call: Call) -> Value:
-    """Before opset 13: over all axes from `axis` on, taken together."""
-    value = call.variable(0)
-    axis = call.axis(len(value.shape), 1)
-    columns = int(np.prod(value.shape[axis:], dtype=np.int64))
-    matrix = reshape(call, value, (int(np.prod(value.shape[:axis], dtype=np.int64)), columns))
-    result = call.emit(Softmax(1, call.node.op_type == "LogSoftmax"), matrix)
-    return reshape(call, result, value.shape)
-
-
-@operator("Softmax", "LogSoftmax", since=13)
-def softmax(call: Call) -> Value:
-    value = call.variable(0)
-    return call.emit(Softmax(call.axis(len(value.shape), -1), call.node.op_type == "LogSoftmax"), value)
-
-
-@operator("ArgMax", "ArgMin")
-def argmax(call: Call) -> Value:
-    value = call.variable(0)
-    axis = normalise(call.attribute("axis", 0), len(value.shape))
-    if call.node.op_type == "ArgMin":
-        value = scale(call, value, -1.0)
-    position = call.emit(ArgMax(axis, bool(call.attribute("select_last_index", 0))), value, dtype=np.dtype(np.int64))
-    return position if call.attribute("keepdims", 1) else move(call, position, lambda array: array.squeeze(axis))
+    return call.emit(HardSwish(), call.variable(0))

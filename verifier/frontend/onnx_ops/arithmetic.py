@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from verifier.errors import UnsupportedError
 from verifier.frontend.onnx_ops.lowering import scale, together
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
 from verifier.ops import (
     Add,
     Clip,
-    Divide,
+    Exp,
     Maximum,
     Minimum,
     Multiply,
     Power,
     Reciprocal,
     Remainder,
+    Sigmoid,
+    Silu,
     Sqrt,
     VariablePower,
 )
@@ -56,22 +57,11 @@ def multiply(call: Call) -> Value:
     assert isinstance(left, Variable) and isinstance(right, Variable)
     if left.position == right.position:
         return call.emit(Power(2.0), left)
+    for gated, gate in ((left, right), (right, left)):
+        node = call.builder.nodes[gate.position]
+        if isinstance(node.op, Sigmoid) and node.inputs == (gated.position,):
+            return call.emit(Silu(), gated)
     return call.emit(Multiply(), *together(call, (left, right)))
-
-
-@operator("Div")
-def divide(call: Call) -> Value:
-    left, right = call.value(0), call.value(1)
-    if left.dtype.kind in "iu":
-        return call.emit(Divide(integer=True), *together(call, (left, right)))
-    if isinstance(right, Known):
-        if not right.array.all():
-            raise UnsupportedError("its divisor is a constant with a zero in it")
-        return scale(call, call.variable(0), 1 / right.array)
-    if isinstance(left, Known):
-        assert isinstance(right, Variable)
-        return scale(call, call.emit(Reciprocal(), right), left.array)
-    return call.emit(Divide(), *together(call, (left, right)))
 
 
 @operator("Mod")
@@ -92,6 +82,8 @@ def power(call: Call) -> Value:
                 return variable
             special = {0.5: Sqrt(), -1.0: Reciprocal()}.get(number, Power(number))
             return call.emit(special, variable)
+    if isinstance(base, Known) and (base.array > 0).all():
+        return call.emit(Exp(), scale(call, call.variable(1), np.log(base.array)))
     return call.emit(VariablePower(), *together(call, (base, exponent)))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from verifier.frontend.onnx_ops.lowering import broadcast, permute, reshape, scale
+from verifier.frontend.onnx_ops.lowering import broadcast, permute, positions, reshape, scale, select
 from verifier.frontend.onnx_ops.registry import Call, operator, tensor
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
-from verifier.ops import Add, Conv, Linear, MatMul
+from verifier.ops import Add, Conv, Linear, MatMul, Multiply, Sum
 from verifier.ops.conv import Window
+
+MOST_PRODUCTS = 1 << 22
 
 
 @operator("Gemm")
@@ -99,7 +101,15 @@ def _by_constant(call: Call, left: Variable, matrix: np.ndarray) -> Variable:
 
 
 def _both(call: Call, left: Variable, right: Variable) -> Variable:
+    """As products of elements `[*, m, n, k]` and their sums where these are not too many: they have bounds."""
     leading = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    left = broadcast(call, left, (*leading, *left.shape[-2:]))
-    right = broadcast(call, right, (*leading, *right.shape[-2:]))
-    return call.emit(MatMul(), left, right, shape=(*leading, left.shape[-2], right.shape[-1]))
+    rows, inner, columns = *left.shape[-2:], right.shape[-1]
+    product = (*leading, rows, columns, inner)
+    if np.prod(product, dtype=np.int64) > MOST_PRODUCTS:
+        left = broadcast(call, left, (*leading, rows, inner))
+        right = broadcast(call, right, (*leading, inner, columns))
+        return call.emit(MatMul(), left, right, shape=product[:-1])
+    first = np.broadcast_to(positions(left.shape)[..., :, None, :], product)
+    second = np.broadcast_to(np.swapaxes(positions(right.shape), -1, -2)[..., None, :, :], product)
+    terms = call.emit(Multiply(), select(call, left, first), select(call, right, second))
+    return reshape(call, call.emit(Sum((len(product) - 1,), product), terms), product[:-1])

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from verifier.errors import UnsupportedError
-from verifier.frontend.onnx_ops.lowering import move, positions, scale, select
+from verifier.frontend.onnx_ops.lowering import move, positions, reshape, scale, select
 from verifier.frontend.onnx_ops.registry import Call, normalise, operator
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
-from verifier.ops import Concat, Gather, OneHot, Reshape, ScatterND
+from verifier.ops import Add, Concat, Gather, IsNonzero, Reshape, ScatterND
 
 
 @operator("Gather", constants=True)
@@ -89,8 +89,14 @@ def _size(value: Variable) -> int:
 
 @operator("OneHot", since=9)
 def one_hot(call: Call) -> Value:
-    indices = call.variable(0)
+    """1 where the position is p, or p - depth: it is counted from behind. At most one of the two is 1."""
+    position = call.variable(0)
     depth, (off, on) = int(call.constant(1, "depth").reshape(-1)[0]), call.constant(2, "values")
-    axis = normalise(call.attribute("axis", -1), len(indices.shape) + 1)
-    hot = call.emit(OneHot(axis, depth), indices, dtype=call.value(2).dtype)
-    return hot if (off, on) == (0, 1) else scale(call, hot, float(on) - float(off), float(off))
+    rank = len(position.shape) + 1
+    axis = normalise(call.attribute("axis", -1), rank)
+    wide = reshape(call, position, (*position.shape[:axis], 1, *position.shape[axis:]))
+    place = np.arange(depth, dtype=np.float64).reshape(depth, *(1,) * (rank - axis - 1))
+    misses = [call.emit(IsNonzero(0.5), scale(call, wide, None, shift)) for shift in (-place, depth - place)]
+    gap = float(on) - float(off)
+    both = replace(call.emit(Add((1, 1)), *misses), dtype=call.value(2).dtype)
+    return scale(call, both, -gap, 2 * gap + float(off))

@@ -7,19 +7,37 @@ import numpy as np
 from verifier.frontend.onnx_ops.lowering import broadcast, positions, scale, select, together
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
-from verifier.ops import Abs, Add, Compare, Maximum, Minimum, Where
+from verifier.ops import Abs, Add, IsNonzero, Maximum, Minimum, Positive, Where
 
 BOOLEAN = np.dtype(np.bool_)
-RELATIONS = {
-    **{"Equal": "equal", "Less": "less", "Greater": "greater"},
-    **{"LessOrEqual": "less_or_equal", "GreaterOrEqual": "greater_or_equal"},
-}
 
 
-@operator(*RELATIONS)
+@operator("Less", "Greater", "LessOrEqual", "GreaterOrEqual")
 def compare(call: Call) -> Value:
-    operands = together(call, (call.value(0), call.value(1)))
-    return call.emit(Compare(RELATIONS[call.node.op_type]), *operands, dtype=BOOLEAN)
+    """The sign of a difference; of integers, which are at least 1 apart, at a half."""
+    name, whole = call.node.op_type, call.value(0).dtype.kind != "f"
+    strict = not name.endswith("OrEqual")
+    difference = _difference(call, 1 if name.startswith("Greater") else -1)
+    if whole:
+        difference = scale(call, difference, None, -0.5 if strict else 0.5)
+    return call.emit(Positive(strict), difference, dtype=BOOLEAN)
+
+
+@operator("Equal")
+def equal(call: Call) -> Value:
+    margin = 0.0 if call.value(0).dtype.kind == "f" else 0.5
+    differ = call.emit(IsNonzero(margin), _difference(call, 1), dtype=BOOLEAN)
+    return scale(call, differ, -1.0, 1.0)
+
+
+def _difference(call: Call, sign: int) -> Variable:
+    """Input 0 less input 1, or the other way round."""
+    left, right = call.value(0), call.value(1)
+    if isinstance(right, Known):
+        return scale(call, call.variable(0), None if sign > 0 else -1.0, -sign * right.array.astype(np.float64))
+    if isinstance(left, Known):
+        return scale(call, call.variable(1), None if sign < 0 else -1.0, sign * left.array.astype(np.float64))
+    return call.emit(Add((sign, -sign)), *together(call, (left, right)))
 
 
 @operator("Not")

@@ -67,6 +67,15 @@ def scale(
     return call.emit(Scale(*constants), value)
 
 
+def elements_along(call: Call, value: Variable, axes: Sequence[int]) -> list[Variable]:
+    """One node for each element along the axes, which stay with size 1."""
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(value.shape))
+    order = [*axes, *(axis for axis in range(len(value.shape)) if axis not in axes)]
+    count = int(np.prod([value.shape[axis] for axis in axes], dtype=np.int64))
+    rows = positions(value.shape).transpose(order).reshape(count, *kept)
+    return [select(call, value, row) for row in rows] if count != 1 else [value]
+
+
 def along(call: Call, value: Variable, axis: int, matrix: np.ndarray) -> Variable:
     """`matrix` `[out, in]` applied to one axis."""
     order = [*(place for place in range(len(value.shape)) if place != axis), axis]

@@ -11,7 +11,7 @@ from verifier.frontend.onnx_ops.lowering import broadcast, scale
 from verifier.frontend.onnx_ops.reductions import add_up
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Value, Variable
-from verifier.ops import Add, Multiply, Power, Reciprocal, Sqrt
+from verifier.ops import Add, Clip, Multiply, Power
 
 
 @operator("BatchNormalization", since=7)
@@ -52,6 +52,6 @@ def _standardised(call: Call, value: Variable, axes: Sequence[int], epsilon: flo
     share = 1 / np.prod([value.shape[axis] for axis in axes])
     mean = broadcast(call, scale(call, add_up(call, value, axes), share), value.shape)
     centred = call.emit(Add((1, -1)), value, mean)
-    variance = scale(call, add_up(call, call.emit(Power(2.0), centred), axes), share, epsilon)
-    inverse = call.emit(Reciprocal(), call.emit(Sqrt(), variance))
+    squares = call.emit(Clip(0.0, np.inf), add_up(call, call.emit(Power(2.0), centred), axes))  # whatever bounds say
+    inverse = call.emit(Power(-0.5), scale(call, squares, share, epsilon))
     return call.emit(Multiply(), centred, broadcast(call, inverse, value.shape))

@@ -8,19 +8,13 @@ import numpy as np
 
 from verifier.core.operator import Op
 from verifier.errors import UnsupportedError
-from verifier.frontend.onnx_ops.lowering import along, positions, reshape, scale, select
+from verifier.frontend.onnx_ops.lowering import along, elements_along, reshape, scale
 from verifier.frontend.onnx_ops.registry import Call, normalise, operator
 from verifier.frontend.onnx_ops.values import Value, Variable
-from verifier.ops import Abs, Exp, Log, Maximum, Minimum, Power, Product, Sqrt, Sum
+from verifier.ops import Abs, Clip, Log, LogSumExp, Maximum, Minimum, Multiply, Power, Sqrt, Sum
 
 MOST_ARGUMENTS = 4096
-BEFORE: dict[str, Op] = {
-    "ReduceL1": Abs(),
-    "ReduceL2": Power(2.0),
-    "ReduceSumSquare": Power(2.0),
-    "ReduceLogSumExp": Exp(),
-}
-BEHIND: dict[str, Op] = {"ReduceL2": Sqrt(), "ReduceLogSum": Log(), "ReduceLogSumExp": Log()}
+BEFORE: dict[str, Op] = {"ReduceL1": Abs(), "ReduceL2": Power(2.0), "ReduceSumSquare": Power(2.0)}
 
 
 def add_up(call: Call, value: Variable, axes: Sequence[int]) -> Variable:
@@ -28,7 +22,7 @@ def add_up(call: Call, value: Variable, axes: Sequence[int]) -> Variable:
     return call.emit(Sum(tuple(axes), value.shape), value)
 
 
-@operator("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp")
+@operator("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum")
 def reduce_sum(call: Call) -> Value:
     value, name, axes = call.variable(0), call.node.op_type, _axes(call)
     if axes is None:
@@ -38,24 +32,31 @@ def reduce_sum(call: Call) -> Value:
     total = add_up(call, value, axes)
     if name == "ReduceMean":
         total = scale(call, total, 1 / np.prod([value.shape[axis] for axis in axes], dtype=np.float64))
-    if name in BEHIND:
-        total = call.emit(BEHIND[name], total)
+    if name == "ReduceL2":
+        total = call.emit(Sqrt(), call.emit(Clip(0.0, np.inf), total))  # a sum of squares, whatever its bounds say
+    if name == "ReduceLogSum":
+        total = call.emit(Log(), total)
     return _without(call, total, axes)
 
 
-@operator("ReduceMax", "ReduceMin")
-def reduce_extreme(call: Call) -> Value:
+@operator("ReduceMax", "ReduceMin", "ReduceLogSumExp")
+def reduce_together(call: Call) -> Value:
     value, axes = call.variable(0), _axes(call)
-    if axes is None:
-        return value
-    choice = Maximum() if call.node.op_type == "ReduceMax" else Minimum()
-    return _without(call, extreme_over(call, value, axes, choice), axes)
+    choice = {"ReduceMax": Maximum(), "ReduceMin": Minimum(), "ReduceLogSumExp": LogSumExp()}[call.node.op_type]
+    return value if axes is None else _without(call, together_over(call, value, axes, choice), axes)
 
 
 @operator("ReduceProd")
 def reduce_product(call: Call) -> Value:
+    """Products of two, of two of these, and so on."""
     value, axes = call.variable(0), _axes(call)
-    return value if axes is None else _without(call, call.emit(Product(tuple(axes)), value), axes)
+    if axes is None:
+        return value
+    factors = _few_elements(call, value, axes)
+    while len(factors) > 1:
+        pairs = zip(factors[::2], factors[1::2], strict=False)
+        factors = [call.emit(Multiply(), *pair) for pair in pairs] + factors[len(factors) // 2 * 2 :]
+    return _without(call, factors[0], axes)
 
 
 @operator("GlobalAveragePool")
@@ -69,18 +70,20 @@ def global_average(call: Call) -> Value:
 @operator("GlobalMaxPool")
 def global_maximum(call: Call) -> Value:
     value = call.variable(0)
-    return extreme_over(call, value, range(2, len(value.shape)), Maximum())
+    return together_over(call, value, range(2, len(value.shape)), Maximum())
 
 
-def extreme_over(call: Call, value: Variable, axes: Sequence[int], choice: Op) -> Variable:
-    """Maximum or minimum over `axes`, which stay with size 1: one argument for each element along them."""
+def together_over(call: Call, value: Variable, axes: Sequence[int], function: Op) -> Variable:
+    """A function of several arguments applied over `axes`, which stay with size 1; it leaves a single one as it is."""
+    elements = _few_elements(call, value, axes)
+    return call.emit(function, *elements) if len(elements) > 1 else elements[0]
+
+
+def _few_elements(call: Call, value: Variable, axes: Sequence[int]) -> list[Variable]:
     count = int(np.prod([value.shape[axis] for axis in axes], dtype=np.int64))
     if not 0 < count <= MOST_ARGUMENTS:
         raise UnsupportedError(f"it reduces {count} elements at once; 1 to {MOST_ARGUMENTS} are supported")
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(value.shape))
-    order = [*axes, *(axis for axis in range(len(value.shape)) if axis not in axes)]
-    rows = positions(value.shape).transpose(order).reshape(count, *kept)
-    return call.emit(choice, *(select(call, value, row) for row in rows)) if count > 1 else value
+    return elements_along(call, value, axes)
 
 
 def _axes(call: Call) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""Branch and bound: pick a batch, bound it, drop what is proved, clip, look for a violation, split, push.
+"""Branch and bound over inputs: pick a batch, bound it, drop what is proved, clip, look for a violation, split, push.
 
 Each domain is a box of inputs with the disjuncts that are still possible in it. A domain whose box can be split no
 further is set aside and the search goes on; it is what makes the answer `unknown` in the end.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,41 +18,18 @@ from verifier.bounding.program import Program
 from verifier.core.events import Observer, Progress
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
+from verifier.core.problem import Problem
 from verifier.search.domains import DomainBatch, Frontier
-from verifier.search.problem import Problem
+from verifier.search.outcome import Candidates, Limits, Outcome
 from verifier.search.rows import Rows, clip, combine, open_rows, refuted
 from verifier.search.splitting import split_repeatedly, steepness
 from verifier.settings import SearchSettings
-
-Candidates = Callable[[Tensor, Tensor], bool]
-"""Takes points `[n, *input]` and the input box each belongs to `[n]`; True if one was confirmed as a violation."""
 
 CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a search ended. `found`: a violation was confirmed. `open`: domains left, `stuck`: cannot be split further.
-    `proved`: share of the input set. `bound`: the worst one of what is left."""
-
-    found: bool
-    open: int
-    stuck: int
-    bounded: int
-    proved: float
-    bound: float
-
-
-@dataclass(frozen=True, eq=False)
-class Limits:
-    """`deadline`: a `time.monotonic()` value. `memory`: bytes for bounds and frontier together."""
-
-    deadline: float
-    memory: int
-
-
-class Search:
+class InputSearch:
     """A search over `problem`, with `program` and the slower `precise` program (double precision) for close calls.
 
     `run` may be called again to go on where it stopped.
@@ -71,7 +47,7 @@ class Search:
         self.program, self.precise = programs
         self.problem, self.settings, self.limits = problem, settings, limits
         self.candidates, self.observer = candidates, observer
-        self.frontier = Frontier(self._most_domains())
+        self.frontier: Frontier[DomainBatch] = Frontier(self._most_domains())
         self.frontier.push(self._roots())
         self.started = time.monotonic()
         self.bounded = self.stuck = 0
@@ -195,7 +171,10 @@ class Search:
         return torch.cat([box.lower / 2 + box.upper / 2, corner])
 
     def _last_resort(self, domains: DomainBatch) -> DomainBatch:
-        """Bound domains that cannot be split once more, in double precision; returns those that remain."""
+        """Bound domains that cannot be split once more, in double precision; returns those that remain. Rows that were
+        rounded to single precision are not known any better."""
+        if not self.problem.exact:
+            return domains
         precise, problem = self.precise(), self.problem
         wide = domains.replace(box=domains.box.to(precise.dtype))
         rows = open_rows(problem, wide)

@@ -45,6 +45,11 @@ class Problem:
     def most_disjuncts(self) -> int:
         return int(self.disjuncts.max())
 
+    @cached_property
+    def real(self) -> Tensor:
+        """Mask `[boxes, D]` of the disjuncts that each box has."""
+        return torch.arange(self.most_disjuncts, device=self.disjuncts.device) < self.disjuncts.unsqueeze(1)
+
     def margins(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
         """Margins `[n, R]` of the rows of box `which` `[n]` at points `x` `[n, *input]`, outputs `y` `[n, outputs]`.
 
@@ -59,6 +64,27 @@ class Problem:
         if self.input_rows is not None:
             values = values + torch.einsum("nri,ni->nr", self.input_rows[index], flat(x))
         return values + self.offset[which]
+
+    def disjunct_margins(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
+        """`[n, D]`: the margin of each disjunct, at most zero where it seems to hold, and infinite where the box has no
+        such disjunct."""
+        margins = violation_margin(self.margins(x, y, which), self.owner[which], self.most_disjuncts)
+        return torch.where(self.real[which], margins, torch.inf)
+
+    def closest(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
+        """`[n]`: the margin of the disjunct that is nearest to a violation."""
+        return self.disjunct_margins(x, y, which).amin(1)
+
+
+def violation_margin(margins: Tensor, owner: Tensor, count: int) -> Tensor:
+    """`[n, count]`: for each disjunct the largest margin of its rows, at most zero where all of them hold.
+
+    `margins` `[n, R]` of rows, `owner` `[n, R]` the disjunct of each, -1 for padding. A disjunct without rows gives
+    minus infinity: any point violates. NaN never violates.
+    """
+    place = torch.where(owner < 0, count, owner)
+    worst = margins.new_full((len(margins), count + 1), -torch.inf)
+    return worst.scatter_reduce(1, place, torch.nan_to_num(margins, nan=torch.inf), "amax")[:, :count]
 
 
 def build_problem(query: Query, dtype: torch.dtype, device: torch.device | str) -> Problem:

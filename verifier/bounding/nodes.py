@@ -1,0 +1,27 @@
+"""What is known about the nodes of a network over a batch of domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from verifier.bounding.forward import Form
+from verifier.core.interval import Interval
+from verifier.core.operator import Planes
+
+
+@dataclass(frozen=True, eq=False)
+class NodeBounds:
+    """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty). Each has
+    the batch of the domains, or a batch of 1 where it holds for all of them."""
+
+    intervals: dict[int, Interval] = field(default_factory=dict)
+    planes: dict[int, Planes] = field(default_factory=dict)
+    forms: dict[int, Form] = field(default_factory=dict)
+
+    def select(self, domains: Tensor | slice) -> NodeBounds:
+        """Intervals and planes of some domains."""
+        intervals = {k: v if v.shape[0] == 1 else v.select(domains) for k, v in self.intervals.items()}
+        planes = {k: v if len(v.upper_intercept) == 1 else v.select(domains) for k, v in self.planes.items()}
+        return NodeBounds(intervals, planes)

@@ -1,0 +1,87 @@
+"""Straight pieces with jumps at constant thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.core.interval import Interval
+from verifier.core.rounding import down, up
+from verifier.ops.scalar import Point
+from verifier.ops.steps import Steps, one_up
+
+
+@dataclass(frozen=True)
+class ThresholdedRelu(Steps):
+    """x where x > threshold, else 0."""
+
+    threshold: float
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return torch.where(inputs[0] > self.threshold, inputs[0], 0.0)
+
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        return (_jump(box, self.threshold, 0.0),)
+
+
+@dataclass(frozen=True)
+class Shrink(Steps):
+    """x + bias below -threshold, x - bias above it, 0 between; the threshold is not negative."""
+
+    threshold: float
+    bias: float
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0]
+        outside = torch.where(x < -self.threshold, x + self.bias, 0.0)
+        return torch.where(x > self.threshold, x - self.bias, outside)
+
+    def at(self, x: Tensor) -> Interval:
+        value = self.evaluate(x)
+        doubt = abs(self.bias) * 4 * torch.finfo(x.dtype).eps * (value != 0)
+        return Interval(down(value) - doubt, up(value) + doubt)
+
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        return _jump(box, -self.threshold, self.bias), _jump(box, self.threshold, -self.bias)
+
+
+@dataclass(frozen=True)
+class IsNonzero(Steps):
+    """1 where x is not 0: a cast to boolean. Between integers anything up to `margin` is 0, so that rounded bounds of
+    an exact 0 decide."""
+
+    margin: float = 0.0
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return (~(inputs[0].abs() <= self.margin)).to(inputs[0].dtype)
+
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        zero = torch.zeros_like(box.lower)
+        return [one_up(zero + end, zero, zero == 0) for end in sorted({-self.margin, self.margin})]
+
+
+@dataclass(frozen=True)
+class Positive(Steps):
+    """1 where x > 0, else 0; where not `strict`, 1 at 0 too."""
+
+    strict: bool = True
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return (inputs[0] > 0 if self.strict else inputs[0] >= 0).to(inputs[0].dtype)
+
+    def jumps(self, box: Interval) -> Sequence[Point]:
+        """On its own side of the jump, an end of the box is no jump."""
+        zero = torch.zeros_like(box.lower)
+        inside = box.upper > 0 if self.strict else box.lower < 0
+        return (one_up(zero, zero, inside),)
+
+
+def _jump(box: Interval, place: float, shift: float) -> Point:
+    """Between 0 and x + shift, at a place that is stored with a rounding."""
+    x = torch.full_like(box.lower, place)
+    value = x + shift
+    size = (abs(place) + abs(shift)) * 4 * torch.finfo(x.dtype).eps
+    return x, Interval(value.clamp(max=0) - size, value.clamp(min=0) + size)

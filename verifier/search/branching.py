@@ -1,0 +1,119 @@
+"""Which neuron or input to split, and the parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.optimise import Dual
+from verifier.core.flat import flat
+from verifier.core.interval import Interval
+from verifier.core.operator import Sloped
+from verifier.core.stacked import join
+from verifier.search.subproblems import Kept, Subproblems
+
+LOWER_WEIGHT = (
+    0.5  # of the gap where the lower line is in use: its slope is optimised, it loses less than the upper one
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """Places to split, best first: `place` `[n, k]` and `score` `[n, k]`; minus infinity where there is none.
+
+    A place counts the kept neurons, node by node, then the inputs."""
+
+    place: Tensor
+    score: Tensor
+
+
+def estimate(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
+    """The neurons whose relaxation costs the bound most: coefficient times width of the relaxation at the branch point
+    (the intercept term of BaBSR, Bunel 2020). Inputs come after all neurons, by  |coefficient| width ^ exponent.
+
+    `dual` holds the lines that the subproblems' bounds use."""
+    scores = []
+    for source, index in kept.index.items():
+        score = _neuron_scores(kept, dual, source)
+        scores.append(flat(score)[:, index])
+    neurons = torch.cat(scores, 1) if scores else domains.bound.new_zeros(len(domains), 0)
+    inputs = _input_scores(domains, dual, exponent)
+    # any neuron before any input
+    both = torch.cat(
+        [torch.where(neurons > 0, neurons, -torch.inf), torch.where(inputs > 0, -1 / inputs, -torch.inf)], 1
+    )
+    score, place = both.topk(min(most, both.shape[1]), 1)
+    return Choices(place, score)
+
+
+def _neuron_scores(kept: Kept, dual: Dual, source: int) -> Tensor:
+    """`[n, *shape]`: what splitting each element of a node could gain; 0 where it cannot be split."""
+    box = dual.found.intervals[source]
+    total = torch.zeros_like(box.lower)
+    for reader in kept.program.graph.consumers[source]:
+        op = kept.program.graph.nodes[reader].op
+        if not isinstance(op, Sloped) or reader not in dual.lines:
+            continue
+        lines = dual.lines[reader]
+        point = op.branch_point(box)
+        possible = op.unstable(box) & (box.lower < point) & (point < box.upper)
+        planes = dual.found.planes[reader]
+        low = 0.0 if planes.lower_intercept is None else planes.lower_intercept
+        gap = (planes.upper_slopes[0] - planes.lower_slopes[0]) * point + planes.upper_intercept - low
+        gap = gap * torch.where(lines.rows < 0, -lines.rows, LOWER_WEIGHT * lines.rows)
+        total = total + torch.where(possible, torch.nan_to_num(gap, nan=0.0), 0.0)
+    return total
+
+
+def _input_scores(domains: Subproblems, dual: Dual, exponent: float) -> Tensor:
+    lower, upper = flat(domains.box.lower), flat(domains.box.upper)
+    middle = lower / 2 + upper / 2
+    steep = torch.zeros_like(lower) if dual.rows is None else flat(dual.rows).abs()
+    score = steep * (upper - lower) ** exponent + (upper - lower) * torch.finfo(lower.dtype).tiny
+    return torch.where((lower < middle) & (middle < upper), score, 0.0)
+
+
+def split(kept: Kept, domains: Subproblems, place: Tensor) -> Subproblems:
+    """Both parts of each subproblem, all left parts first; together they are the whole."""
+    left_neurons, right_neurons = dict(domains.neurons), dict(domains.neurons)
+    first = 0
+    for source, index in kept.index.items():
+        here = (place >= first) & (place < first + len(index))
+        if bool(here.any()):
+            left_neurons[source], right_neurons[source] = _split_neurons(kept, domains, source, here, place - first)
+        first += len(index)
+    left_box, right_box = _split_inputs(domains.box, place - first)
+    half = domains.share / 2
+    return join(
+        [
+            domains.replace(box=left_box, neurons=left_neurons, share=half),
+            domains.replace(box=right_box, neurons=right_neurons, share=half),
+        ]
+    )
+
+
+def _split_neurons(
+    kept: Kept, domains: Subproblems, source: int, here: Tensor, column: Tensor
+) -> tuple[Interval, Interval]:
+    box = domains.neurons[source]
+    rows, columns = here.nonzero().flatten(), column[here]
+    element = Interval(box.lower[rows, columns], box.upper[rows, columns])
+    ops = [kept.program.graph.nodes[r].op for r in kept.program.graph.consumers[source]]
+    point = next(op.branch_point(element) for op in ops if isinstance(op, Sloped))
+    lower, upper = box.lower.clone(), box.upper.clone()
+    upper[rows, columns], lower[rows, columns] = point, point
+    return Interval(box.lower, upper), Interval(lower, box.upper)
+
+
+def _split_inputs(box: Interval, column: Tensor) -> tuple[Interval, Interval]:
+    rows = (column >= 0).nonzero().flatten()
+    if not len(rows):
+        return box, box
+    shape = box.lower.shape
+    lower, upper = flat(box.lower).clone(), flat(box.upper).clone()
+    columns = column[rows]
+    middle = lower[rows, columns] / 2 + upper[rows, columns] / 2
+    lower[rows, columns], upper[rows, columns] = middle, middle
+    return Interval(box.lower, upper.reshape(shape)), Interval(lower.reshape(shape), box.upper)
