@@ -150,6 +150,18 @@ def test_one_argument(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sqrt", "log", "reciprocal", "power0.5", "power0.3", "power1.7"])
+def test_ends_at_minus_zero(name: str, dtype: str) -> None:
+    """A derivative is +inf at 0 and computed as -inf at -0.0. (One box fills a vector register, so that denormals are
+    flushed or not as they are in large batches.)"""
+    info = torch.finfo(DTYPES[dtype])
+    upper = torch.tensor([info.tiny * scale for scale in (1e-6, 0.3, 1.0, 7.0, 1e6)] + [1e-7, 1.0, 1e30])
+    upper = upper.to(DTYPES[dtype]).repeat_interleave(16)
+    checker = Checker(CURVES[name], (Interval(torch.full_like(upper, -0.0), upper),))
+    checker.check(points_of(checker, seed=1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["exp", "softplus", "power3", "sin", "gelu", "elu-flat", "floor"])
 def test_lines_moved_inwards_are_caught(name: str, dtype: str) -> None:
     """The test above has teeth."""

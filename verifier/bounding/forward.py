@@ -77,7 +77,8 @@ def _apply_affine(op: Affine, absolute: Affine, arguments: tuple[Form, ...]) -> 
     inflated = [a.radius + factor * (a.terms[:, 0].abs() + a.spread) for a in arguments]
     radius = absolute.linear(*inflated) + tiny(dtype) * (op.fan_in + 1) * (count + 1)
     if offset is not None:
-        terms[:, 0] += offset
+        # not in place: an operator that moves nothing returns its argument
+        terms = torch.cat([(terms[:, 0] + offset).unsqueeze(1), terms[:, 1:]], 1)
         radius = radius + offset.abs() * gamma(4, dtype)
     return Form(terms, up(radius + terms[:, 0].abs() * unit(dtype), 3))
 

@@ -7,7 +7,7 @@ rows, whose margin is positive everywhere. Distinct coefficient vectors are stor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -49,6 +49,24 @@ class Problem:
     def real(self) -> Tensor:
         """Mask `[boxes, D]` of the disjuncts that each box has."""
         return torch.arange(self.most_disjuncts, device=self.disjuncts.device) < self.disjuncts.unsqueeze(1)
+
+    @cached_property
+    def most_rows(self) -> int:
+        """Of one disjunct."""
+        boxes = torch.arange(len(self.owner), device=self.owner.device).unsqueeze(1)
+        counts = torch.bincount((boxes * self.most_disjuncts + self.owner)[self.owner >= 0])
+        return int(counts.max()) if len(counts) else 0
+
+    def select(self, which: Tensor, box: Interval) -> Problem:
+        """The query over parts of its boxes: `box` `[n, *input]`, each a part of box `which` `[n]`."""
+        return replace(
+            self,
+            box=box,
+            row=self.row[which],
+            offset=self.offset[which],
+            owner=self.owner[which],
+            disjuncts=self.disjuncts[which],
+        )
 
     def margins(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
         """Margins `[n, R]` of the rows of box `which` `[n]` at points `x` `[n, *input]`, outputs `y` `[n, outputs]`.

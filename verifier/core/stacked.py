@@ -38,9 +38,8 @@ def _map(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Any]) 
         return {key: _map(function, [value[key] for value in values]) for key in first}
     if isinstance(first, tuple):
         return tuple(_map(function, parts) for parts in zip(*values, strict=True))
-    if isinstance(first, type) or not dataclasses.is_dataclass(first):
+    if not dataclasses.is_dataclass(first):
         return first
     names = [field.name for field in dataclasses.fields(first)]
-    return dataclasses.replace(
-        first, **{name: _map(function, [getattr(value, name) for value in values]) for name in names}
-    )
+    kind: Any = type(first)
+    return kind(**{name: _map(function, [getattr(value, name) for value in values]) for name in names})

@@ -16,9 +16,10 @@ from verifier.ops.piecewise import Abs, Clip, LeakyRelu, Relu, Sign
 from verifier.ops.powers import Power, Reciprocal, Sqrt
 from verifier.ops.products import Divide, MatMul, Multiply, Remainder, VariablePower
 from verifier.ops.ratios import LogRatio, Share
+from verifier.ops.saturating import Atan, Erf, Softsign
 from verifier.ops.selection import ArgMax, Softmax
 from verifier.ops.sigmoid import Sigmoid, Tanh
-from verifier.ops.smooth import Atan, Elu, Erf, Exp, Log, Softplus, Softsign
+from verifier.ops.smooth import Elu, Exp, Log, Softplus
 from verifier.ops.thresholds import IsNonzero, Positive, Shrink, ThresholdedRelu
 
 AFFINE: tuple[type[Op], ...] = (Linear, Conv, ConvTranspose, Reshape, Permute, Select, Add, Scale, Concat, Sum)

@@ -98,7 +98,7 @@ class Curve(Scalar):
 
     def _extreme(self, part: Interval, bend: Tensor | int, slope: Tensor) -> Point:
         """A point of the part, and f there, lowered or raised to cover what f - slope x is elsewhere on the part."""
-        touch = clamp_to(part, self.where_derivative_is(slope, part, bend))
+        touch = clamp_to(part, self.where_derivative_is(slope, part, bend)) + 0.0  # at -0.0 a derivative may be -inf
         value, steep = self.at(touch), self.derivative_at(touch)
         right, left = part.upper - touch, touch - part.lower
         below = torch.maximum(_excess(slope - steep.lower, right), _excess(steep.upper - slope, left))

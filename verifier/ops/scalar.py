@@ -56,10 +56,18 @@ class Scalar(Sloped):
         return Band((best[0],), best[1], best[2])
 
     def slope_ranges(self, box: Interval) -> tuple[Interval, Interval | None]:
-        """Between the least and the greatest candidate."""
+        """Between the least and the greatest candidate; that of `relax` where nothing is left to choose."""
         candidates = torch.stack(list(self.slopes(box)))
-        found = Interval(candidates.amin(0), candidates.amax(0))
-        return found, found
+        low, high = candidates.amin(0), candidates.amax(0)
+        settled = ~self.unstable(box)
+        if not bool(settled.any()):
+            return Interval(low, high), Interval(low, high)
+        planes = self.relax(box)
+        below, above = planes.lower_slopes[0], planes.upper_slopes[0]
+        return (
+            Interval(torch.where(settled, below, low), torch.where(settled, below, high)),
+            Interval(torch.where(settled, above, low), torch.where(settled, above, high)),
+        )
 
     def lower_line(self, box: Interval, slope: Tensor) -> Line:
         return _extreme(self.points(box, slope), slope, -1)

@@ -52,28 +52,28 @@ class Frontier(Generic[Batch]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._batches: list[Batch] = []
+        self.batches: list[Batch] = []
 
     def __len__(self) -> int:
-        return sum(map(len, self._batches))
+        return sum(map(len, self.batches))
 
     def push(self, batch: Batch) -> None:
         if len(batch):
-            self._batches.append(batch)
+            self.batches.append(batch)
 
     def pop(self, count: int) -> Batch:
         if len(self) > self._most:
-            last = self._batches.pop()
-            while self._batches and len(last) < count:
-                last = join([self._batches.pop(), last])
+            last = self.batches.pop()
+            while self.batches and len(last) < count:
+                last = join([self.batches.pop(), last])
             order = torch.arange(len(last) - 1, -1, -1, device=last.bound.device)
         else:
-            last = join(self._batches)
-            self._batches = []
+            last = join(self.batches)
+            self.batches = []
             order = last.bound.argsort() if len(last) > count else torch.arange(len(last), device=last.bound.device)
         if len(last) > count:
             self.push(pick(last, order[count:]))
         return pick(last, order[:count])
 
     def worst(self) -> float:
-        return min((float(b.bound.min()) for b in self._batches), default=float("inf"))
+        return min((float(b.bound.min()) for b in self.batches), default=float("inf"))

@@ -63,6 +63,10 @@ class InputSearch:
             self._count(domains, children, left)
             if time.monotonic() > pause_at:
                 break
+        return self.outcome(found)
+
+    def outcome(self, found: bool = False) -> Outcome:
+        """Where the search stands."""
         complete = not found and not len(self.frontier) and not self.stuck
         return Outcome(
             found=found,
@@ -72,6 +76,13 @@ class InputSearch:
             proved=1.0 if complete else min(max(self.proved, 0.0), 1.0),
             bound=min(self.frontier.worst(), self.stuck_bound),
         )
+
+    def take_back(self, domains: DomainBatch, undecided: Tensor, bounded: int) -> None:
+        """Domains that were popped and worked on elsewhere, with `bounded` subproblems: those still `undecided` `[n]`
+        are open again."""
+        self.frontier.push(domains.select(undecided))
+        self.proved += float(domains.share[~undecided].sum())
+        self.bounded += bounded
 
     def _count(self, domains: DomainBatch, children: DomainBatch, left: DomainBatch) -> None:
         self.frontier.push(children)

@@ -60,6 +60,7 @@ class NeuronSearch:
         self.bounded = self.stuck = 0
         self.left = float(roots.share.sum())
         self.stuck_bound = float("inf")
+        self.leftover: list[Subproblems] = []
 
     def run(self, pause: float = float("inf")) -> Outcome:
         """Until all is proved, a violation is found, time is up, or `pause` seconds after at least one batch."""
@@ -88,10 +89,18 @@ class NeuronSearch:
     def proved(self) -> float:
         return min(max(1 - self.left, 0.0), 1.0) if len(self.frontier) or self.stuck else 1.0
 
+    def undecided(self, boxes: int) -> Tensor:
+        """Which of the problem's boxes have subproblems left, a mask `[boxes]`."""
+        mask = torch.zeros(boxes, dtype=torch.bool, device=self.program.device)
+        for batch in (*self.frontier.batches, *self.leftover):
+            mask[batch.problem] = True
+        return mask
+
     def _count(self, domains: Subproblems, children: Subproblems, left: Subproblems) -> None:
         self.frontier.push(children)
         self.bounded += len(domains)
         self.stuck += len(left)
+        self.leftover.append(left)
         self.stuck_bound = min(self.stuck_bound, float(left.bound.min()) if len(left) else float("inf"))
         self.left += float(children.share.sum()) + float(left.share.sum()) - float(domains.share.sum())
         worst = min(self.frontier.worst(), self.stuck_bound)
@@ -205,11 +214,11 @@ def _gain(domains: Subproblems, children: Subproblems, left: Subproblems) -> flo
 
 
 def objective_of(problem: Problem, program: Program, which: Tensor, disjunct: Tensor) -> Objective:
-    """The rows of disjunct `disjunct` `[n]` of box `which` `[n]`; one with fewer rows than others repeats its first."""
+    """The rows of disjunct `disjunct` `[n]` of box `which` `[n]`; one with fewer rows than others repeats its first, so
+    that subproblems of any of them have as many weights."""
     owner = problem.owner[which]
     mine = owner == disjunct.unsqueeze(1)
-    most = int(mine.sum(1).max()) if len(which) else 1
-    slot = mine.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    slot = mine.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : problem.most_rows]
     slot = torch.where(mine.gather(1, slot), slot, slot[:, :1])
     table = problem.row[which].gather(1, slot)
     output = program.graph.output

@@ -21,18 +21,24 @@ from verifier.search.outcome import Limits
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.settings import AscentSettings, SearchSettings
 
+MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 ROOT_SHARE = 0.2  # of the time left: at most this goes into the bounds of neurons at the root
 
 
-def open_root(program: Program, problem: Problem, settings: SearchSettings, limits: Limits) -> tuple[Kept, Subproblems]:
-    """Optimised bounds over each box, and the disjuncts they do not refute. Every disjunct must have a row."""
+def open_root(
+    program: Program, problem: Problem, still: Tensor, settings: SearchSettings, limits: Limits
+) -> tuple[Kept, Subproblems]:
+    """Optimised bounds over each box, and those of its disjuncts that are `still` open `[boxes, disjuncts]` and that
+    they do not refute. Every disjunct must have a row."""
     box = problem.box.reshape(-1, *program.graph.input_shape)
     memory, deadline = limits.memory, limits.deadline
     effort = Effort(memory // 2, deadline)
     found = _plain(bound_nodes(program, box, "crown", None, effort))
-    every = problem.real.nonzero()
+    every = still.nonzero()
     open_now, bound = _refute(program, problem, box, found, every, settings.root, deadline)
     boxes = every[open_now, 0].unique()
+    if len(boxes) > MOST_TIGHTENED:
+        boxes = boxes[:0]
     seconds = ROOT_SHARE * max(0.0, deadline - time.monotonic())
     end = time.monotonic() + seconds
     parts = [found.select(slice(i, i + 1)) for i in range(len(box.lower))]
@@ -71,7 +77,6 @@ def _refute(
 
 def _subproblems(kept: Kept, problem: Problem, box: Interval, pairs: Tensor, bound: Tensor) -> Subproblems:
     program, (which, slot) = kept.program, pairs.T
-    count = int(problem.disjuncts.sum())
     found = kept.base.select(which) if len(box.lower) > 1 else kept.base
     objective = objective_of(problem, program, which, slot)
     multipliers = initial_multipliers(program, found, objective, tuple(kept.index))
@@ -84,5 +89,5 @@ def _subproblems(kept: Kept, problem: Problem, box: Interval, pairs: Tensor, bou
         neurons={k: Interval(fill(v.lower), fill(v.upper)) for k, v in neurons.items()},
         multipliers=kept.compress(multipliers),
         bound=bound,
-        share=torch.full((len(which),), 1.0 / count, dtype=torch.float64, device=program.device),
+        share=torch.full((len(which),), 1.0 / max(1, len(which)), dtype=torch.float64, device=program.device),
     )

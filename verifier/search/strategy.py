@@ -1,7 +1,8 @@
 """Which search works on a query, and for how long.
 
-Splitting inputs is the right thing where they are few, splitting neurons where they are many. In between nobody knows:
-there both run in turns, and the one that proves more gets the longer ones.
+Splitting inputs is the right thing where they are few, splitting neurons where they are many. In between, the boxes
+that splitting inputs leaves open are handed to the search over neurons, some at a time, and each of the two gets its
+share of the time by what it proves in a second.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from torch import Tensor
+
 from verifier.bounding.program import Program
-from verifier.core.events import Observer
+from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
 from verifier.search.inputs import InputSearch
+from verifier.search.measured import Alternative
 from verifier.search.neurons import NeuronSearch
 from verifier.search.outcome import Candidates, Limits, Outcome
 from verifier.search.root import open_root
 from verifier.settings import SearchSettings
 
-MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: every one would have to be split
-FIRST_TURN = 2.0  # seconds; turns double
-LEADER = 3.0  # how much longer the turns are of the search that has proved more
+MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
+TURN = 1.0  # seconds
+FIRST_HANDED = 16  # boxes handed over at first; their number doubles when they are decided in time, else it halves
 
 
 class Strategy:
@@ -40,7 +44,7 @@ class Strategy:
         self.programs, self.problem, self.settings, self.limits = programs, problem, settings, limits
         self.candidates, self.observer = candidates, observer
         self.inputs = InputSearch(programs, problem, settings, limits, candidates, observer)
-        self.neurons: NeuronSearch | None = None
+        self.handed = FIRST_HANDED
 
     def first(self, pause: float) -> Outcome:
         """The cheap bounds, and `pause` seconds of splitting inputs."""
@@ -48,40 +52,52 @@ class Strategy:
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
-        if not self._neurons_fit():
+        if not self._neurons_serve():
             return self.inputs.run()
-        varying = int((self.problem.box.upper > self.problem.box.lower).flatten(1).sum(1).max())
-        turn = FIRST_TURN
-        if varying <= MANY_INPUTS:
-            outcome = self.inputs.run(turn)
-            if outcome.complete or outcome.found or not outcome.open:
-                return outcome
-        neurons = self._open_neurons()
-        if varying > MANY_INPUTS:
-            return neurons.run()
+        varying = (self.problem.box.upper > self.problem.box.lower).flatten(1).sum(1)
+        if int(varying.max()) > MANY_INPUTS and self._fit(len(self.problem.disjuncts)):
+            return self._neurons(self.problem, self.problem.real, self.limits, self.candidates, self.observer).run()
+        return self._in_turns()
+
+    def _in_turns(self) -> Outcome:
+        """Input splits and hand-overs, each as long as it proves more in a second than the other."""
+        handing = Alternative()
         while True:
-            lead = self.inputs.proved > neurons.proved
-            for search, longer in ((neurons, not lead), (self.inputs, lead)):
-                outcome = search.run(turn * (LEADER if longer else 1.0))
-                if outcome.complete or outcome.found or time.monotonic() >= self.limits.deadline:
-                    return outcome
-            if not len(self.inputs.frontier) and not len(neurons.frontier):
+            hand, before, began = handing.choose(), self.inputs.proved, time.monotonic()
+            found = self._hand_over() if hand else self.inputs.run(TURN).found
+            handing.note(hand, self.inputs.proved - before, time.monotonic() - began)
+            outcome = self.inputs.outcome(found)
+            if found or not outcome.open or time.monotonic() >= self.limits.deadline:
                 return outcome
-            turn *= 2
 
-    def _neurons_fit(self) -> bool:
-        """Each box needs bounds of every node, and each of its disjuncts a row: a violation of one without rows would
-        need no neuron at all."""
-        program, problem = self.programs[0], self.problem
-        floats = len(problem.disjuncts) * sum(node.size for node in program.graph.nodes)
-        pairs = zip(problem.disjuncts.tolist(), problem.owner.tolist(), strict=True)
-        every = all(set(range(count)) <= set(owner) for count, owner in pairs)
-        return every and bool(program.splittable) and floats * 16 < self.limits.memory // 8
+    def _hand_over(self) -> bool:
+        """Some open boxes to the search over neurons, for a turn; those it does not decide come back. Whether a
+        violation was found."""
+        while self.handed > 1 and not self._fit(self.handed):
+            self.handed //= 2
+        domains = self.inputs.frontier.pop(self.handed)
+        problem = self.problem.select(domains.problem, domains.box)
+        limits = Limits(min(self.limits.deadline, time.monotonic() + TURN), self.limits.memory)
+        candidates = lambda points, which: self.candidates(points, domains.problem[which])  # noqa: E731
+        search = self._neurons(problem, domains.open, limits, candidates, ignore)
+        outcome = search.run()
+        undecided = search.undecided(len(domains))
+        self.inputs.take_back(domains, undecided, outcome.bounded)
+        self.handed = max(1, self.handed // 2) if bool(undecided.any()) else self.handed * 2
+        return outcome.found
 
-    def _open_neurons(self) -> NeuronSearch:
-        if self.neurons is None:
-            kept, roots = open_root(self.programs[0], self.problem, self.settings, self.limits)
-            self.neurons = NeuronSearch(
-                kept, roots, self.programs[1], self.problem, self.settings, self.limits, self.candidates, self.observer
-            )
-        return self.neurons
+    def _neurons(
+        self, problem: Problem, still: Tensor, limits: Limits, candidates: Candidates, observer: Observer
+    ) -> NeuronSearch:
+        kept, roots = open_root(self.programs[0], problem, still, self.settings, limits)
+        return NeuronSearch(kept, roots, self.programs[1], problem, self.settings, limits, candidates, observer)
+
+    def _neurons_serve(self) -> bool:
+        """There are neurons to split, and every disjunct has a row: without one, any point violates it."""
+        pairs = zip(self.problem.disjuncts.tolist(), self.problem.owner.tolist(), strict=True)
+        return bool(self.programs[0].splittable) and all(set(range(count)) <= set(owner) for count, owner in pairs)
+
+    def _fit(self, boxes: int) -> bool:
+        """Each box needs bounds and planes of every node."""
+        floats = boxes * sum(node.size for node in self.programs[0].graph.nodes)
+        return floats * 32 < self.limits.memory // 4
