@@ -76,7 +76,7 @@ def random_disjunct(
     d = np.round(generator.normal(size=(rows, 2)) * 4) / 4 * (generator.random() < 0.3)
     values = y @ c.T + x @ d.T
     start = np.round(values[int(generator.integers(len(values)))] * 64) / 64
-    miss = generator.choice([-0.5, -0.05, 0.02, 0.1, 0.3, 1.0])
+    miss = generator.choice([-0.5, -0.05, 0.05, 0.2, 0.5, 1.0, 2.0])
     return c, d, np.round((start + (values - start).max(1).min() - miss) * 256) / 256
 
 

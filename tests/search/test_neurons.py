@@ -97,7 +97,7 @@ def check(graph: Graph, parts: list[Part], settings: SearchSettings | None = Non
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_one_row(activation: str, shape: str) -> None:
-    for seed in range(6):
+    for seed in range(3):
         graph = small_graph(activation, shape, seed)
         check(graph, random_parts(graph, 1, 1, 1, seed))
 
@@ -105,16 +105,25 @@ def test_one_row(activation: str, shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_disjunctions_of_conjunctions_over_several_boxes(activation: str, shape: str) -> None:
-    for seed in range(3):
+    for seed in range(2):
         graph = small_graph(activation, shape, seed + 100)
-        check(graph, random_parts(graph, 1 + seed, 3, 4, seed))
+        check(graph, random_parts(graph, 1 + 2 * seed, 3, 4, seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_many_more(activation: str, shape: str) -> None:
+    for seed in range(1000, 1040):
+        graph = small_graph(activation, shape, seed)
+        check(graph, random_parts(graph, 1 + seed % 3, 1 + seed % 4, 1 + seed % 5, seed))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_poor_bounds_and_single_splits(shape: str) -> None:
     """Without the ascent and without splitting several times at once: other paths to the same answers."""
     settings = SearchSettings(root=HASTY, neurons=HASTY, ascent=HASTY, levels=1, batch=5)
-    for seed in range(4):
+    for seed in range(2):
         graph = small_graph("relu", shape, seed + 200)
         check(graph, random_parts(graph, 2, 2, 2, seed), settings)
 
@@ -128,9 +137,9 @@ def test_little_memory() -> None:
 
 def test_both_answers_occurred() -> None:
     """A guard of the tests above: a generator of one answer would prove little."""
-    if sum(answers.values()) < 300:
+    if sum(answers.values()) < 180:
         pytest.skip("the networks were not all run in this process")
-    assert min(answers.values()) >= 100, answers
+    assert min(answers.values()) >= 60, answers
 
 
 def test_the_enumeration_agrees_with_linear_programs() -> None:
@@ -152,7 +161,7 @@ def test_disjuncts_with_different_numbers_of_rows() -> None:
     hard = random_disjunct(graph, box, 2, generator)
     far = np.eye(2)[[0, 0, 1]], np.zeros((3, 2)), np.array([-60.0, -60.0, -60.0])
     near = (hard[0], hard[1], hard[2] + least_margin(graph, *box, [hard]) - 0.01)
-    settings = SearchSettings(root=HASTY, neurons=HASTY, ascent=HASTY, batch=1)
+    settings = SearchSettings(root=HASTY, neurons=HASTY, batch=2)
     check(graph, [(*box, [near, far])], settings)
     three = (np.vstack([near[0], near[0][:1]]), np.vstack([near[1], near[1][:1]]), np.append(near[2], near[2][0] - 0.3))
     check(graph, [(*box, [near, three, near])], settings)

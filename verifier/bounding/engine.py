@@ -32,13 +32,15 @@ FLOATS_PER_ROW = 6  # copies of a row alive at once during a backward pass
 ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach at least; only for skipping
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Effort:
     """`memory`: bytes a pass may take. `deadline`: `time.monotonic()` after which no more backward passes start;
-    one that is estimated to last beyond it is skipped (its neurons keep cheaper bounds)."""
+    one that is estimated to last beyond it is skipped (its neurons keep cheaper bounds). `only`: by node, a mask
+    `[batch, n]` of the elements worth a backward pass; None for all."""
 
     memory: int = 1 << 30
     deadline: float = float("inf")
+    only: dict[int, Tensor] | None = None
 
 
 def bound_nodes(
@@ -94,6 +96,8 @@ def _refine(
         return
     arguments = tuple(found.intervals[s] for s in program.graph.nodes[position].inputs)
     undecided = flat(op.unstable(*arguments))
+    if effort.only is not None:
+        undecided = undecided & effort.only[source]
     counts = undecided.sum(1)
     if not bool(counts.any()):
         return

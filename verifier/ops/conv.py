@@ -19,6 +19,8 @@ from torch import Tensor
 
 from verifier.core.operator import Affine
 
+FEW_CHANNELS = 4
+
 _CORRELATE = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 _SPREAD = {
     1: torch.nn.functional.conv_transpose1d,
@@ -61,6 +63,8 @@ class Window:
 
     def spread(self, x: Tensor, weight: Tensor) -> Tensor:
         """The adjoint: `x` `[n, out, *narrow]` with the same `weight` to `[n, channels, *wide]`."""
+        if self._interleaves(weight):
+            return self._interleaved(x, weight)
         function = _SPREAD[len(self.wide)]
         if self._regular():
             sizes = zip(self.wide, self.begin, self.span, strict=True)
@@ -69,6 +73,25 @@ class Window:
         x = function(x, weight, None, self.stride, 0, 0, self.groups, self.dilation)
         ends = zip(self.begin, self.span, self.wide, strict=True)
         return _pad(x, [(-begin, wide + begin - span) for begin, span, wide in ends])
+
+    def _interleaves(self, weight: Tensor) -> bool:
+        """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layer on images, for
+        which the library's transposed convolution reaches a tenth of its usual rate."""
+        plain = self.groups == 1 and self.dilation == (1, 1) and self.begin[:1] == self.begin[1:]
+        return plain and self.stride[0] == self.stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS
+
+    def _interleaved(self, x: Tensor, weight: Tensor) -> Tensor:
+        """wide[s q + r] = sum_j weight[s j + r] narrow[q - j]: a plain convolution for each remainder r, interleaved
+        (Shi 2016, sub-pixel convolution)."""
+        stride, (out, channels) = self.stride[0], weight.shape[:2]
+        taps = tuple(-(-size // stride) for size in self.kernel)
+        padded = _pad(weight, [(0, tap * stride - size) for tap, size in zip(taps, self.kernel, strict=True)])
+        parts = padded.reshape(out, channels, taps[0], stride, taps[1], stride).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
+        parts = parts.reshape(channels * stride**2, out, *taps)
+        sums = torch.nn.functional.conv2d(x, parts, None, 1, tuple(tap - 1 for tap in taps))
+        full = torch.nn.functional.pixel_shuffle(sums, stride)
+        ends = zip(self.begin, full.shape[2:], self.wide, strict=True)
+        return _pad(full, [(-begin, wide + begin - size) for begin, size, wide in ends])
 
 
 @dataclass(frozen=True, eq=False)

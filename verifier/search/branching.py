@@ -40,12 +40,17 @@ def estimate(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: 
         scores.append(flat(score)[:, index])
     neurons = torch.cat(scores, 1) if scores else domains.bound.new_zeros(len(domains), 0)
     inputs = _input_scores(domains, dual, exponent)
-    # any neuron before any input
-    both = torch.cat(
-        [torch.where(neurons > 0, neurons, -torch.inf), torch.where(inputs > 0, -1 / inputs, -torch.inf)], 1
-    )
+    both = torch.cat([torch.where(neurons > 0, neurons, -torch.inf), inputs], 1)  # any neuron before any input
     score, place = both.topk(min(most, both.shape[1]), 1)
     return Choices(place, score)
+
+
+def most_costly(kept: Kept, dual: Dual, count: int) -> dict[int, Tensor]:
+    """By node, a mask `[n, size]` of the `count` neurons of each subproblem whose relaxation costs the bound most."""
+    scores = {source: flat(_neuron_scores(kept, dual, source)) for source in kept.index}
+    every = torch.cat(list(scores.values()), 1)
+    least = every.topk(min(count, every.shape[1]), 1).values[:, -1:].clamp(min=torch.finfo(every.dtype).tiny)
+    return {source: score >= least for source, score in scores.items()}
 
 
 def _neuron_scores(kept: Kept, dual: Dual, source: int) -> Tensor:
@@ -68,11 +73,14 @@ def _neuron_scores(kept: Kept, dual: Dual, source: int) -> Tensor:
 
 
 def _input_scores(domains: Subproblems, dual: Dual, exponent: float) -> Tensor:
+    """`[n, inputs]`, all below 0: the widest input comes first among those that do not matter; minus infinity where
+    there is no number in between."""
     lower, upper = flat(domains.box.lower), flat(domains.box.upper)
-    middle = lower / 2 + upper / 2
-    steep = torch.zeros_like(lower) if dual.rows is None else flat(dual.rows).abs()
-    score = steep * (upper - lower) ** exponent + (upper - lower) * torch.finfo(lower.dtype).tiny
-    return torch.where((lower < middle) & (middle < upper), score, 0.0)
+    middle, width, limits = lower / 2 + upper / 2, upper - lower, torch.finfo(lower.dtype)
+    effect = torch.zeros_like(lower) if dual.rows is None else flat(dual.rows).abs() * width**exponent
+    widest = width.amax(1, keepdim=True).clamp(min=limits.tiny)
+    score = torch.where(effect > limits.tiny, -1 / effect, limits.max * (width / widest / 2 - 1))
+    return torch.where((lower < middle) & (middle < upper), score, -torch.inf)
 
 
 def split(kept: Kept, domains: Subproblems, place: Tensor) -> Subproblems:
@@ -100,8 +108,11 @@ def _split_neurons(
     box = domains.neurons[source]
     rows, columns = here.nonzero().flatten(), column[here]
     element = Interval(box.lower[rows, columns], box.upper[rows, columns])
-    ops = [kept.program.graph.nodes[r].op for r in kept.program.graph.consumers[source]]
-    point = next(op.branch_point(element) for op in ops if isinstance(op, Sloped))
+    point = element.lower
+    for op in (kept.program.graph.nodes[reader].op for reader in kept.program.graph.consumers[source]):
+        if isinstance(op, Sloped):  # the kink of one reader may be outside, and that of another inside
+            inside = (element.lower < point) & (point < element.upper)
+            point = torch.where(inside, point, op.branch_point(element))
     lower, upper = box.lower.clone(), box.upper.clone()
     upper[rows, columns], lower[rows, columns] = point, point
     return Interval(box.lower, upper), Interval(lower, box.upper)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 FIRST_BATCH = 64
 GROWTH = 1.1  # a larger batch must be bounded at this many times the rate to be kept
-EXPLORE_EVERY = 8  # batches: then the alternative that was worse is tried again
+EXPLORED = 0.1  # of the time goes to the alternative that was worse
 MEMORY = 0.8  # of earlier batches in the rates
 
 
@@ -30,18 +30,18 @@ class Alternative:
     """Yes or no, whichever gains more in a second; the other is tried again now and then."""
 
     def __init__(self) -> None:
-        self.gains, self.seconds, self.count = [0.0, 0.0], [0.0, 0.0], 0
+        self.gains, self.seconds, self.spent = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
 
     def choose(self) -> bool:
-        self.count += 1
         if 0.0 in self.seconds:
             return self.seconds[1] == 0.0
         best = self.rate(True) > self.rate(False)
-        return best != (self.count % EXPLORE_EVERY == 0)
+        return best != (self.spent[not best] < EXPLORED * sum(self.spent))
 
     def rate(self, choice: bool) -> float:
         return self.gains[choice] / self.seconds[choice]
 
     def note(self, choice: bool, gain: float, seconds: float) -> None:
         self.gains[choice] = MEMORY * self.gains[choice] + gain
+        self.spent[choice] += seconds
         self.seconds[choice] = MEMORY * self.seconds[choice] + max(seconds, 1e-9)

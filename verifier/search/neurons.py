@@ -23,7 +23,7 @@ from verifier.core.flat import flat
 from verifier.core.problem import Problem
 from verifier.core.rounding import narrow_down
 from verifier.core.stacked import join, map_tensors, pick
-from verifier.search.branching import estimate, split
+from verifier.search.branching import estimate, most_costly, split
 from verifier.search.domains import Frontier
 from verifier.search.measured import Alternative, BatchSize
 from verifier.search.outcome import Candidates, Limits, Outcome
@@ -31,6 +31,7 @@ from verifier.search.rows import clip_by
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.settings import SearchSettings
 
+REFRESHED = 16  # neurons of a subproblem of which new bounds are computed
 LIVE_FLOATS = 16  # alive for each element of each node while a batch is bounded
 
 
@@ -166,9 +167,14 @@ class NeuronSearch:
         return bound.index_copy(0, close, narrow_down(form.minimum(box)[:, 0], bound.dtype))
 
     def _refreshed(self, domains: Subproblems) -> tuple[Subproblems, NodeBounds]:
-        """Bounds of the nodes over each subproblem, computed anew; subproblems where they contradict are dropped."""
-        effort = Effort(self.limits.memory // 2, self.limits.deadline)
-        found = bound_nodes(self.program, domains.box, "crown", self.kept.intervals(domains), effort)
+        """Bounds of the nodes over each subproblem, computed anew for those that the parent's bound relies on most;
+        subproblems where they contradict are dropped."""
+        inherited = self.kept.node_bounds(domains)
+        objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
+        dual = Dual(self.program, domains.box, inherited, objective)
+        dual.value(dual.projected(self.kept.expand(domains.multipliers, inherited)))
+        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(self.kept, dual, REFRESHED))
+        found = bound_nodes(self.program, domains.box, "crown", inherited.intervals, effort)
         neurons = self.kept.neurons(found)
         domains = domains.replace(neurons=neurons)
         empty = torch.stack([(box.lower > box.upper).any(1) for box in neurons.values()]).any(0)

@@ -1,0 +1,237 @@
+"""The gradient of the dual, and an ascent that only gains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.soundness.graphs import ACTIVATIONS, FAMILIES
+from verifier.bounding.engine import Effort, bound_nodes, bound_rows
+from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.optimise import (
+    Dual,
+    Multipliers,
+    Objective,
+    certain_bound,
+    initial_multipliers,
+    optimise,
+)
+from verifier.bounding.program import Program, prepare
+from verifier.core.interval import Interval
+from verifier.core.operator import Elementwise, Sloped
+from verifier.core.stacked import map_tensors, pick
+from verifier.settings import AscentSettings
+
+CONTINUOUS = ["relu", "leaky", "steep", "abs", "clip", "sigmoid", "tanh", "softplus", "square"]
+ROWS = 6
+SETTINGS = AscentSettings(iterations=20, enough=float("inf"))
+
+
+def some_question(
+    family: str, activation: str, dtype: torch.dtype = torch.float64, combined: int = 3
+) -> tuple[Program, Interval, NodeBounds, Objective]:
+    """`ROWS` boxes and as many conjunctions, over the output and the input."""
+    graph = FAMILIES[family](activation, seed=3)
+    program = prepare(graph, dtype)
+    generator = torch.Generator().manual_seed(4)
+    lower = torch.randn(ROWS, *graph.input_shape, generator=generator).to(dtype) - 0.5
+    box = Interval(lower, lower + 0.3 + torch.rand(lower.shape, generator=generator).to(dtype))
+    rows = {
+        node: torch.randn(ROWS, combined, *graph.nodes[node].shape, generator=generator).to(dtype)
+        for node in (graph.output, 0)
+    }
+    objective = Objective(rows, torch.randn(ROWS, combined, generator=generator).to(dtype))
+    return program, box, bound_nodes(program, box, "crown"), objective
+
+
+def arguments(program: Program) -> tuple[int, ...]:
+    return tuple(source for source in program.splittable if source > 0)
+
+
+def slope_ranges(program: Program, found: NodeBounds, free: Multipliers) -> tuple[Multipliers, Multipliers]:
+    """The least and the greatest slopes, with nothing for the other multipliers."""
+    ends: tuple[Multipliers, Multipliers] = replace(free, lower={}, upper={}), replace(free, lower={}, upper={})
+    for position in free.lower:
+        node = program.graph.nodes[position]
+        assert isinstance(node.op, Sloped)
+        below, above = node.op.slope_ranges(found.intervals[node.inputs[0]])
+        for one, side in zip(ends, ("lower", "upper"), strict=True):
+            one.lower[position] = getattr(below, side).expand_as(free.lower[position])
+            if above is not None:
+                one.upper[position] = getattr(above, side).expand_as(free.upper[position])
+    return ends
+
+
+def random_multipliers(
+    program: Program, found: NodeBounds, objective: Objective, seed: int
+) -> tuple[Multipliers, Multipliers]:
+    """Slopes anywhere in their ranges, multipliers of either sign, any weights; and sizes to vary them by."""
+    generator = torch.Generator().manual_seed(seed)
+    start = initial_multipliers(program, found, objective, arguments(program))
+    low, high = slope_ranges(program, found, start)
+    draw = lambda like: torch.rand(like.shape, generator=generator).to(like.dtype)  # noqa: E731
+    between = lambda a, b: {k: a[k] + draw(a[k]) * (b[k] - a[k]) for k in a}  # noqa: E731
+    bounds = {k: draw(v) - 0.5 for k, v in start.bounds.items()}
+    free = Multipliers(between(low.lower, high.lower), between(low.upper, high.upper), bounds, draw(start.weights))
+    sizes = Multipliers(
+        {k: high.lower[k] - v for k, v in low.lower.items()},
+        {k: high.upper[k] - v for k, v in low.upper.items()},
+        {k: torch.ones_like(v) for k, v in bounds.items()},
+        torch.ones_like(start.weights),
+    )
+    return free, sizes
+
+
+def moved(free: Multipliers, direction: Multipliers, length: float) -> Multipliers:
+    return map_tensors(lambda t: t[0] + length * t[1], [free, direction])
+
+
+def product(a: dict[int, Tensor], b: dict[int, Tensor]) -> Tensor:
+    return sum((a[k] * b[k]).flatten(1).sum(1) for k in a)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("activation", CONTINUOUS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_gradient_agrees_with_differences(family: str, activation: str) -> None:
+    """Along random directions of each group; where both one-sided differences agree, so that there is no kink."""
+    program, box, found, objective = some_question(family, activation)
+    free, sizes = random_multipliers(program, found, objective, seed=5)
+    dual = Dual(program, box, found, objective)
+    middle = dual.value(free)
+    gradient, step, compared = dual.gradient(free), 1e-6, 0
+    for name in ("lower", "upper", "bounds", "weights"):
+        for seed in range(4):
+            generator = torch.Generator().manual_seed(seed)
+            zero = map_tensors(lambda t: torch.zeros_like(t[0]), [free])
+            draw = lambda t, g=generator: torch.randn(t[0].shape, generator=g) * t[0]  # noqa: E731
+            direction = replace(zero, **{name: map_tensors(draw, [getattr(sizes, name)])})
+            slope = sum(product(a, b) for a, b in zip(gradient.groups(), direction.groups(), strict=True))
+            ahead = (dual.value(moved(free, direction, step)) - middle) / step
+            behind = (middle - dual.value(moved(free, direction, -step))) / step
+            size = 1e-3 * (ahead.abs() + behind.abs() + 1)
+            smooth = (ahead - behind).abs() < size
+            assert ((ahead - slope).abs() <= size)[smooth].all(), (name, ahead, behind, slope)
+            compared += int(smooth.sum())
+    assert compared > 12 * ROWS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_multiplier_at_zero_has_the_derivative_of_the_side_that_pays(family: str) -> None:
+    """The gradient is 0 where neither bound pays, and leads upwards where one does."""
+    program, box, found, objective = some_question(family, "relu")
+    tight = NodeBounds(dict(found.intervals), found.planes)
+    for source in arguments(program):  # as if split: the minimiser is outside of some
+        old = tight.intervals[source]
+        tight.intervals[source] = Interval(old.lower / 2 + old.upper / 2, old.upper)
+    free = initial_multipliers(program, found, objective, arguments(program))
+    dual = Dual(program, box, tight, objective)
+    value, gained = dual.value(free), False
+    for key, slope in dual.gradient(free).bounds.items():
+        step = 1e-7 / (1 + slope.abs().amax())
+        changed = replace(free, bounds={**free.bounds, key: slope * step})
+        rise = dual.value(changed) - value
+        expected = (slope * slope).flatten(1).sum(1) * step
+        assert (rise >= 0.5 * expected - 1e-12).all()
+        gained |= bool((rise > 1e-9).any())
+        dual.value(free)
+    assert gained
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_ascent_never_ends_below_its_start(family: str, activation: str, dtype: torch.dtype) -> None:
+    """Nor below the bound with the planes' own lines; and what it says it reached is what its multipliers give."""
+    program, box, found, objective = some_question(family, activation, dtype, combined=1)
+    plain = bound_rows(
+        program, found, {k: v for k, v in objective.rows.items()}, objective.offset, Effort()
+    ).minimum(box)[:, 0]
+    start = initial_multipliers(program, found, objective, arguments(program))
+    first = Dual(program, box, found, objective).value(start)
+    slack = 2e-4 if dtype is torch.float32 else 1e-9
+    size = slack * (1 + first.abs())
+    assert ((first - plain) >= -size).all()
+    optimum = optimise(program, box, found, objective, start, SETTINGS)
+    assert (optimum.bound >= first - size).all()
+    again = Dual(program, box, found, objective).value(optimum.multipliers)
+    torch.testing.assert_close(again, optimum.bound, rtol=slack, atol=slack)
+    certain = certain_bound(program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
+    assert (certain <= optimum.bound + size).all() and (certain >= optimum.bound - 20 * size).all()
+    assert (optimum.minimiser >= box.lower).all() and (optimum.minimiser <= box.upper).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_ascent_gains_something(family: str) -> None:
+    program, box, found, objective = some_question(family, "relu")
+    start = initial_multipliers(program, found, objective, arguments(program))
+    first = Dual(program, box, found, objective).value(start)
+    optimum = optimise(program, box, found, objective, start, SETTINGS)
+    assert (optimum.bound > first + 1e-3).any()
+
+
+def test_proved_rows_leave_and_the_others_are_not_mixed_up() -> None:
+    """Some rows are positive at once and others never: as if each were alone, up to when an ascent ends."""
+    program, box, found, objective = some_question("residual", "relu")
+    base = Dual(program, box, found, objective).value(initial_multipliers(program, found, objective))
+    shift = torch.tensor([1.0, -50.0, 0.01, -50.0, 1.0, -0.01], dtype=torch.float64) - base
+    objective = replace(objective, offset=objective.offset + shift.unsqueeze(1))
+    settings = replace(SETTINGS, enough=0.0, iterations=15)
+    together = optimise(program, box, found, objective, initial_multipliers(program, found, objective), settings)
+    for place in range(ROWS):
+        index = torch.tensor([place])
+        own, rows = found.select(index), objective.select(index)
+        alone = optimise(program, box.select(index), own, rows, initial_multipliers(program, own, rows), settings)
+        torch.testing.assert_close(alone.bound, together.bound[index], rtol=0.05, atol=1e-6)
+        again = Dual(program, box.select(index), own, rows).value(pick(together.multipliers, index))
+        torch.testing.assert_close(again, together.bound[index])
+
+
+def test_an_ascent_whose_time_is_up_keeps_its_start() -> None:
+    program, box, found, objective = some_question("dense", "relu")
+    start = initial_multipliers(program, found, objective, arguments(program))
+    first = Dual(program, box, found, objective).value(start)
+    optimum = optimise(program, box, found, objective, start, SETTINGS, deadline=0.0)
+    torch.testing.assert_close(optimum.bound, first)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_domain_for_all_rows_is_the_same_as_one_each(family: str) -> None:
+    program, box, found, objective = some_question(family, "sigmoid")
+    index = torch.zeros(1, dtype=torch.long)
+    one, wide = found.select(index), found.select(index.repeat(ROWS))
+    free, _ = random_multipliers(program, one, objective, seed=8)
+    for make in (
+        lambda b, f: Dual(program, b, f, objective).value(free),
+        lambda b, f: certain_bound(program, b, f, objective, free).minimum(b)[:, 0],
+    ):
+        torch.testing.assert_close(make(box.select(index), one), make(box.select(index.repeat(ROWS)), wide))
+
+
+def test_what_is_not_a_number_proves_nothing() -> None:
+    """Infinite bounds of a neuron: no bound, or a valid one, and never an error."""
+    program, box, found, objective = some_question("dense", "relu", torch.float32)
+    source = arguments(program)[0]
+    known = found.intervals[source]
+    for lower, upper in ((-torch.inf, torch.inf), (torch.nan, 1.0), (0.0, torch.inf)):
+        intervals = {**found.intervals, source: Interval(known.lower.clone(), known.upper.clone())}
+        intervals[source].lower[0, 0, 0], intervals[source].upper[0, 0, 0] = lower, upper
+        planes = dict(found.planes)
+        for position, node in enumerate(program.graph.nodes):
+            if isinstance(node.op, Elementwise):
+                planes[position] = node.op.relax(*(intervals[s] for s in node.inputs))
+        loose = NodeBounds(intervals, planes)
+        start = initial_multipliers(program, loose, objective, arguments(program))
+        optimum = optimise(program, box, loose, objective, start, SETTINGS)
+        bound = certain_bound(program, box, loose, objective, optimum.multipliers).minimum(box)[:, 0]
+        sampled = box.lower + torch.rand(200, *box.lower.shape) * (box.upper - box.lower)
+        best = torch.full((ROWS,), torch.inf, dtype=torch.float64)
+        for x in sampled:
+            values = program.graph.to(torch.float64).evaluate_all(x.double())
+            margins = objective.offset.double()
+            for node, rows in objective.rows.items():
+                margins = margins + torch.einsum("nk...,n...->nk", rows.double(), values[node])
+            best = torch.minimum(best, margins.amax(1))
+        assert not (bound.double() > best).any()

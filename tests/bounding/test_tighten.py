@@ -1,0 +1,101 @@
+"""Optimised bounds of neurons contain the values, are never wider than what they start from, and gain something."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
+from verifier.bounding.engine import bound_nodes
+from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.program import Program, prepare
+from verifier.bounding.tighten import tighten_nodes
+from verifier.core.interval import Interval
+from verifier.core.operator import Elementwise
+from verifier.ops import Relu
+from verifier.settings import AscentSettings
+
+SETTINGS = AscentSettings(iterations=10, enough=float("inf"))
+LONG, ROOM = 1e9, 1 << 30
+
+
+def some_program(family: str, activation: str, dtype: torch.dtype, seed: int) -> tuple[Program, Interval, NodeBounds]:
+    graph = FAMILIES[family](activation, seed)
+    program = prepare(graph, dtype)
+    generator = torch.Generator().manual_seed(seed)
+    lower = torch.randn(1, *graph.input_shape, generator=generator).to(dtype) - 0.5
+    box = Interval(lower, lower + torch.rand(lower.shape, generator=generator).to(dtype))
+    found = bound_nodes(program, box, "crown")
+    return program, box, NodeBounds(found.intervals, found.planes)
+
+
+def assert_contains_samples(program: Program, box: Interval, found: NodeBounds) -> None:
+    """In double precision, at corners and inside; planes too."""
+    share = torch.rand(200, *box.lower.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    share[:50] = share[:50].round()
+    low, high = box.lower.double(), box.upper.double()
+    values = program.graph.to(torch.float64).evaluate_all(low + share * (high - low))
+    slack = 1e-12
+    for position, interval in found.intervals.items():
+        value = values[position]
+        assert (value >= interval.lower.double() - slack).all() and (value <= interval.upper.double() + slack).all()
+    for position, planes in found.planes.items():
+        arguments = [values[source] for source in program.graph.nodes[position].inputs]
+        below = at(planes.lower_slopes, arguments) + (
+            0.0 if planes.lower_intercept is None else planes.lower_intercept.double()
+        )
+        above = at(planes.upper_slopes, arguments) + planes.upper_intercept.double()
+        assert (below <= values[position] + slack).all() and (above >= values[position] - slack).all()
+
+
+def at(slopes: tuple[Tensor, ...], arguments: list[Tensor]) -> Tensor:
+    return torch.stack([s.double() * x for s, x in zip(slopes, arguments, strict=True)]).sum(0)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_contains_the_values_and_is_inside_of_what_it_started_from(family: str, activation: str) -> None:
+    program, box, found = some_program(family, activation, torch.float32, seed=5)
+    better = tighten_nodes(program, box, found, SETTINGS, LONG, ROOM)
+    assert better.intervals.keys() == found.intervals.keys() and better.planes.keys() == found.planes.keys()
+    for position, interval in better.intervals.items():
+        old = found.intervals[position]
+        assert interval.shape == old.shape
+        assert (interval.lower >= old.lower).all() and (interval.upper <= old.upper).all()
+        assert (interval.lower <= interval.upper).all()
+    assert_contains_samples(program, box, better)
+
+
+def test_gains_something() -> None:
+    """In the third layer of a dense network."""
+    b = Builder(1, 3, seed=0)
+    third = b.dense(b.same(Relu(), b.dense(b.same(Relu(), b.dense(0, 8)), 8)), 8)
+    b.dense(b.same(Relu(), third), 2)
+    program = prepare(b.graph(), torch.float64)
+    box = Interval(-torch.ones(1, 1, 3, dtype=torch.float64), torch.ones(1, 1, 3, dtype=torch.float64))
+    found = bound_nodes(program, box, "crown")
+    better = tighten_nodes(program, box, NodeBounds(found.intervals, found.planes), SETTINGS, LONG, ROOM)
+    old, new = found.intervals[third], better.intervals[third]
+    assert int(((new.upper - new.lower) < 0.95 * (old.upper - old.lower)).sum()) >= 4
+
+
+@pytest.mark.parametrize("seconds, memory", [(0.0, ROOM), (-1.0, ROOM), (LONG, 1), (LONG, 3000)])
+def test_without_time_or_memory_it_stays_sound(seconds: float, memory: int) -> None:
+    for family in FAMILIES:
+        program, box, found = some_program(family, "relu", torch.float32, seed=6)
+        better = tighten_nodes(program, box, found, SETTINGS, seconds, memory)
+        assert_contains_samples(program, box, better)
+        whole = tighten_nodes(program, box, found, SETTINGS, LONG, ROOM)
+        for position, interval in better.intervals.items():
+            expected = whole.intervals[position] if seconds > 0 else found.intervals[position]
+            torch.testing.assert_close(interval.lower, expected.lower, rtol=0.2, atol=0.05)
+
+
+def test_a_point_has_no_undecided_neurons_left_to_tighten() -> None:
+    program, box, _ = some_program("joined", "relu", torch.float32, seed=7)
+    point = Interval(box.lower, box.lower)
+    found = bound_nodes(program, point, "crown")
+    better = tighten_nodes(program, point, NodeBounds(found.intervals, found.planes), SETTINGS, LONG, ROOM)
+    assert_contains_samples(program, point, better)
+    assert all(isinstance(program.graph.nodes[position].op, Elementwise) for position in better.planes)

@@ -1,0 +1,176 @@
+"""Splits cover their parent, conserve its share and make progress, whatever is split."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.search.questions import ACTIVATIONS, SHAPES, Small, query_of, random_parts, small_graph
+from verifier.bounding.optimise import Dual
+from verifier.bounding.program import prepare
+from verifier.core.graph import Graph
+from verifier.core.interval import Interval
+from verifier.core.problem import build_problem
+from verifier.core.stacked import join, pick
+from verifier.ops import Add, Clip, Relu, Sigmoid
+from verifier.search.branching import Choices, estimate, split
+from verifier.search.measured import EXPLORE_EVERY, FIRST_BATCH, Alternative, BatchSize
+from verifier.search.neurons import objective_of
+from verifier.search.outcome import Limits
+from verifier.search.root import open_root
+from verifier.search.subproblems import Kept, Subproblems
+from verifier.settings import AscentSettings, SearchSettings
+
+POOR = AscentSettings(iterations=0)
+SETTINGS = SearchSettings(root=POOR, neurons=POOR, ascent=POOR)
+
+
+def roots_of(graph: Graph, seed: int) -> tuple[Kept, Subproblems, Dual]:
+    """Open subproblems, of conjunctions that hold somewhere."""
+    program = prepare(graph, torch.float32)
+    parts = [(low, up, [(c, d, b + 3) for c, d, b in ds]) for low, up, ds in random_parts(graph, 3, 2, 2, seed)]
+    problem = build_problem(query_of(parts), torch.float32, "cpu")
+    kept, roots = open_root(program, problem, problem.real, SETTINGS, Limits(float("inf"), 1 << 30))
+    found = kept.node_bounds(roots)
+    objective = objective_of(problem, program, roots.problem, roots.disjunct)
+    dual = Dual(program, roots.box, found, objective)
+    dual.value(dual.projected(kept.expand(roots.multipliers, found)))
+    return kept, roots, dual
+
+
+def choices_of(kept: Kept, domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
+    return estimate(kept, domains, dual, most, 1.5)
+
+
+def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
+    """Which points `[p, 2]` are in which subproblem, as box and neurons say: `[n, p]`, in single precision throughout."""
+    values = kept.program.graph.evaluate_all(x.reshape(-1, *kept.program.graph.input_shape))
+    box = domains.box.reshape(len(domains), 1, -1)
+    found = ((x >= box.lower) & (x <= box.upper)).all(2)
+    for source, index in kept.index.items():
+        own, value = domains.neurons[source], values[source].flatten(1)[:, index]
+        found &= ((value >= own.lower.unsqueeze(1)) & (value <= own.upper.unsqueeze(1))).all(2)
+    return found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> None:
+    kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
+    choices = choices_of(kept, roots, dual)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(300, 2, generator=generator)
+    assert bool((choices.score[:, 0] > -torch.inf).any())
+    for rank in range(choices.place.shape[1]):
+        possible = choices.score[:, rank] > -torch.inf
+        parents = pick(roots, possible)
+        count = len(parents)
+        children = split(kept, parents, choices.place[possible, rank])
+        assert len(children) == 2 * count
+        torch.testing.assert_close(children.share.sum(), parents.share.sum())
+        assert children.problem.tolist() == parents.problem.repeat(2).tolist()
+        assert children.disjunct.tolist() == parents.disjunct.repeat(2).tolist()
+        for place in range(count):
+            low, high = parents.box.lower[place].flatten(), parents.box.upper[place].flatten()
+            points = low + x * (high - low)
+            mine = [place, place + count]
+            before = inside(kept, pick(parents, [place]), points)  # type: ignore[arg-type]
+            after = inside(kept, pick(children, mine), points)  # type: ignore[arg-type]
+            assert (after.any(0) | ~before[0]).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_possible_split_makes_progress(activation: str, shape: str) -> None:
+    """Each child is smaller than its parent, in one neuron or input, and lies in it."""
+    kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
+    choices = choices_of(kept, roots, dual)
+    for rank in range(choices.place.shape[1]):
+        possible = choices.score[:, rank] > -torch.inf
+        parents = pick(roots, possible)
+        children = split(kept, parents, choices.place[possible, rank])
+        outer, inner = ends(join([parents, parents])), ends(children)
+        assert (inner.lower >= outer.lower).all() and (inner.upper <= outer.upper).all()
+        assert (inner.lower <= inner.upper).all()
+        changed = (inner.lower > outer.lower) | (inner.upper < outer.upper)
+        assert changed.sum(1).tolist() == [1] * len(children)
+
+
+def ends(domains: Subproblems) -> Interval:
+    """Box and neurons side by side, `[n, all]`."""
+    boxes = [domains.box.reshape(len(domains), 2), *domains.neurons.values()]
+    return Interval(torch.cat([b.lower for b in boxes], 1), torch.cat([b.upper for b in boxes], 1))
+
+
+def test_a_neuron_whose_readers_have_different_kinks() -> None:
+    """The split is at a kink that is inside, though the first reader's is not."""
+    b = Small(1, 2, seed=0)
+    first = b.dense(0, 3)
+    b.dense(b.same(Add((1, 1, 1)), b.same(Relu(), first), b.same(Clip(0.5, 1.5), first), b.same(Sigmoid(), first)), 2)
+    kept, roots, _ = roots_of(b.graph(), 1)
+    source = next(iter(kept.index))
+    roots = pick(roots, slice(0, 4))
+    lower, upper = torch.tensor([-1.0, 0.25, 0.75, 2.0]), torch.tensor([1.0, 2.0, 2.0, 3.0])
+    neurons = Interval(lower.unsqueeze(1).repeat(1, 3), upper.unsqueeze(1).repeat(1, 3))
+    children = split(kept, roots.replace(neurons={source: neurons}), torch.zeros(len(roots), dtype=torch.long))
+    found = children.neurons[source].upper[: len(roots), 0].tolist()
+    assert found == [0.0, 0.5, 1.5, 2.5][: len(found)]
+
+
+def test_inputs_are_split_where_the_coefficients_are_zero() -> None:
+    """However narrow the box is: as long as there is a number in between."""
+    kept, roots, dual = roots_of(small_graph("relu", "two layers", 1), 2)
+    none = {k: Interval(torch.zeros_like(v.lower), torch.zeros_like(v.lower)) for k, v in roots.neurons.items()}
+    for width in (0.5, 1e-3, 1e-6):
+        box = Interval(torch.zeros_like(roots.box.lower), torch.full_like(roots.box.lower, width))
+        narrow = roots.replace(box=box, neurons=none)
+        dual = Dual(kept.program, box, kept.node_bounds(narrow), dual.objective)
+        dual.value(dual.projected(kept.expand(narrow.multipliers, dual.found)))
+        assert dual.rows is not None
+        dual.rows = torch.zeros_like(dual.rows)
+        assert (choices_of(kept, narrow, dual).score[:, 0] > -torch.inf).all(), width
+
+
+def test_a_point_cannot_be_split() -> None:
+    kept, roots, dual = roots_of(small_graph("relu", "two layers", 1), 2)
+    point = Interval(roots.box.lower, roots.box.lower)
+    none = {k: Interval(torch.ones_like(v.lower), torch.ones_like(v.lower)) for k, v in roots.neurons.items()}
+    fixed = roots.replace(box=point, neurons=none)
+    dual = Dual(kept.program, point, kept.node_bounds(fixed), dual.objective)
+    dual.value(dual.projected(kept.expand(fixed.multipliers, dual.found)))
+    assert (choices_of(kept, fixed, dual).score == -torch.inf).all()
+
+
+def test_batches_grow_while_that_pays() -> None:
+    """Bounding takes 1 ms and, beyond 256 subproblems, 1 ms more for each 128."""
+    size = BatchSize(4096)
+    assert size.size == FIRST_BATCH
+    for _ in range(20):
+        size.note(size.size, 1e-3 * max(1.0, size.size / 256))
+    assert size.settled and 128 <= size.size <= 256
+    few = BatchSize(3)
+    few.note(1, 1.0)
+    few.note(3, 0.0)
+    assert few.size == 3 and few.settled
+
+
+def test_a_batch_that_is_not_full_says_nothing_about_the_size() -> None:
+    size = BatchSize(4096)
+    for _ in range(5):
+        size.note(size.size - 1, 100.0)
+    assert size.size == FIRST_BATCH and not size.settled
+
+
+def test_both_alternatives_are_tried_and_the_better_one_preferred() -> None:
+    for better in (True, False):
+        choice, taken = Alternative(), []
+        for _ in range(10 * EXPLORE_EVERY):
+            now = choice.choose()
+            taken.append(now)
+            choice.note(now, 2.0 if now == better else 1.0, 1.0)
+        assert set(taken[:2]) == {True, False}
+        assert taken.count(not better) <= 12 and (not better) in taken[EXPLORE_EVERY:]
+    choice = Alternative()
+    for _ in range(10):  # nothing gained, no time taken
+        choice.note(choice.choose(), 0.0, 0.0)
