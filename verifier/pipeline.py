@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -174,7 +175,7 @@ def _search(
     network: Network, problem: Problem, device: torch.device, settings: Settings, run: _Run, falsifier: Falsifier
 ) -> Strategy:
     program = prepare(network.graph, torch.float32, device)
-    precise = lambda: prepare(network.graph, torch.float64, device)  # noqa: E731
+    precise = cache(lambda: prepare(network.graph, torch.float64, device))
     limits = Limits(run.deadline, settings.memory)
     return Strategy((program, precise), problem, settings.search, limits, falsifier.suspects, run.observer)
 

@@ -15,7 +15,6 @@ from verifier.core.problem import build_problem
 from verifier.core.stacked import join, pick
 from verifier.ops import Add, Clip, Relu, Sigmoid
 from verifier.search.branching import Choices, estimate, split
-from verifier.search.measured import EXPLORE_EVERY, FIRST_BATCH, Alternative, BatchSize
 from verifier.search.neurons import objective_of
 from verifier.search.outcome import Limits
 from verifier.search.root import open_root
@@ -44,7 +43,7 @@ def choices_of(kept: Kept, domains: Subproblems, dual: Dual, most: int = 1000) -
 
 
 def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
-    """Which points `[p, 2]` are in which subproblem, as box and neurons say: `[n, p]`, in single precision throughout."""
+    """Which points `[p, 2]` are in which subproblem `[n, p]`, as box and neurons say; all in single precision."""
     values = kept.program.graph.evaluate_all(x.reshape(-1, *kept.program.graph.input_shape))
     box = domains.box.reshape(len(domains), 1, -1)
     found = ((x >= box.lower) & (x <= box.upper)).all(2)
@@ -140,37 +139,3 @@ def test_a_point_cannot_be_split() -> None:
     dual = Dual(kept.program, point, kept.node_bounds(fixed), dual.objective)
     dual.value(dual.projected(kept.expand(fixed.multipliers, dual.found)))
     assert (choices_of(kept, fixed, dual).score == -torch.inf).all()
-
-
-def test_batches_grow_while_that_pays() -> None:
-    """Bounding takes 1 ms and, beyond 256 subproblems, 1 ms more for each 128."""
-    size = BatchSize(4096)
-    assert size.size == FIRST_BATCH
-    for _ in range(20):
-        size.note(size.size, 1e-3 * max(1.0, size.size / 256))
-    assert size.settled and 128 <= size.size <= 256
-    few = BatchSize(3)
-    few.note(1, 1.0)
-    few.note(3, 0.0)
-    assert few.size == 3 and few.settled
-
-
-def test_a_batch_that_is_not_full_says_nothing_about_the_size() -> None:
-    size = BatchSize(4096)
-    for _ in range(5):
-        size.note(size.size - 1, 100.0)
-    assert size.size == FIRST_BATCH and not size.settled
-
-
-def test_both_alternatives_are_tried_and_the_better_one_preferred() -> None:
-    for better in (True, False):
-        choice, taken = Alternative(), []
-        for _ in range(10 * EXPLORE_EVERY):
-            now = choice.choose()
-            taken.append(now)
-            choice.note(now, 2.0 if now == better else 1.0, 1.0)
-        assert set(taken[:2]) == {True, False}
-        assert taken.count(not better) <= 12 and (not better) in taken[EXPLORE_EVERY:]
-    choice = Alternative()
-    for _ in range(10):  # nothing gained, no time taken
-        choice.note(choice.choose(), 0.0, 0.0)

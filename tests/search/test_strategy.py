@@ -10,7 +10,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.search.questions import (
     ACTIVATIONS,
@@ -233,7 +232,6 @@ def test_thousands_of_disjuncts(many: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert answer(graph, query_of([(*UNIT, [*others, (c, d, b + 0.06)])]), memory=64 << 20).found
 
 
-@pytest.mark.xfail(reason="search/inputs.py takes padding for rows of one disjunct: `_close` asks for `combine`")
 def test_disjuncts_of_one_row_are_not_combined(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to combine, and it takes time and memory in proportion to the square of their number."""
     monkeypatch.setattr(inputs, "combine", lambda *_: pytest.fail("combined"))

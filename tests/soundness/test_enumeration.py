@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.frontend.onnx_models import load_nodes, node
+from tests.soundness.polygons import least_margin as least_margin_by_polygons
 from tests.soundness.regions import Conjunction, Layers, least_margin
 from verifier.core.verdict import Status
 from verifier.frontend.network import Network
@@ -22,9 +23,10 @@ PROPERTIES = 5
 seen: dict[Status, int] = {}
 
 
-def random_layers(generator: np.random.Generator) -> Layers:
+def random_layers(generator: np.random.Generator, sizes: tuple[int, ...] = ()) -> Layers:
     """Multiples of 1/16: exact in every precision."""
-    sizes = [int(generator.integers(2, 4)), *[[8], [4, 4], [6], [5, 3], [10]][int(generator.integers(5))], 2]
+    if not sizes:
+        sizes = (int(generator.integers(2, 4)), *[(8,), (4, 4), (6,), (5, 3), (10,)][int(generator.integers(5))], 2)
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
     return Layers(
         [np.round(generator.normal(size=shape) * 16) / 16 for shape in shapes],
@@ -103,6 +105,22 @@ def test_no_contradiction(seed: int, tmp_path: Path) -> None:
             y = layers.evaluate(x)
             assert (lower <= x).all() and (x <= upper).all()
             assert min(float((c @ y + d @ x - b).max()) for c, d, b in disjuncts) <= CLOSE, what
+
+
+@pytest.mark.parametrize("sizes", [(14,), (7, 7), (5, 5, 4)])
+def test_fourteen_neurons_are_always_decided(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    """Two inputs, where the regions are polygons."""
+    for seed in range(2):
+        generator = np.random.default_rng(1000 + seed)
+        layers = random_layers(generator, (2, *sizes, 2))
+        network = as_network(layers, tmp_path)
+        for place in range(3):
+            lower, upper, disjuncts = random_property(layers, generator)
+            text = vnnlib(lower, upper, disjuncts)
+            margin = least_margin_by_polygons(network.graph, lower, upper, disjuncts)
+            verdict = verify(network, parse_property(text, f"{seed}-{place}"), SETTINGS)
+            expected = Status.UNSAT if margin > 0 else Status.SAT
+            assert abs(margin) <= CLOSE or verdict.status is expected, f"{verdict}: least margin {margin}:\n{text}"
 
 
 def test_both_answers_occurred() -> None:

@@ -75,8 +75,8 @@ class Window:
         return _pad(x, [(-begin, wide + begin - span) for begin, span, wide in ends])
 
     def _interleaves(self, weight: Tensor) -> bool:
-        """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layer on images, for
-        which the library's transposed convolution reaches a tenth of its usual rate."""
+        """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layer on images,
+        for which the library's transposed convolution reaches a tenth of its usual rate."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.begin[:1] == self.begin[1:]
         return plain and self.stride[0] == self.stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS
 

@@ -157,7 +157,8 @@ class InputSearch:
         """Mark refuted disjuncts and keep the domains that have an open one."""
         count = self.problem.most_disjuncts
         bounds = form.minimum(domains.box)
-        if bool((rows.owner.sort(1).values.diff(dim=1) == 0).any()):
+        order = rows.owner.sort(1).values
+        if bool(((order[:, 1:] == order[:, :-1]) & (order[:, 1:] >= 0)).any()):
             bounds = torch.fmax(bounds, combine(form, domains.box, rows.owner))
         closed, best = refuted(bounds, rows.owner, count)
         still = domains.open & ~closed

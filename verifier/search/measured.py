@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-FIRST_BATCH = 64
+import math
+from abc import ABC, abstractmethod
+
 GROWTH = 1.1  # a larger batch must be bounded at this many times the rate to be kept
 EXPLORED = 0.1  # of the time goes to the alternative that was worse
-MEMORY = 0.8  # of earlier batches in the rates
+MEMORY = 0.8  # of earlier batches in the measurements
 
 
 class BatchSize:
-    """Doubles while larger batches are bounded at a higher rate, up to `most`."""
+    """From `first` it doubles while larger batches are bounded at a higher rate, up to `most`."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.size, self.rate, self.settled = most, min(FIRST_BATCH, most), 0.0, False
+    def __init__(self, first: int, most: int) -> None:
+        self.most, self.size, self.rate, self.settled = most, min(first, most), 0.0, False
 
     def note(self, count: int, seconds: float) -> None:
         if self.settled or count < self.size:
@@ -26,22 +28,56 @@ class BatchSize:
             self.rate, self.size = rate, min(2 * self.size, self.most)
 
 
-class Alternative:
-    """Yes or no, whichever gains more in a second; the other is tried again now and then."""
+class Alternative(ABC):
+    """Yes or no, whichever is worth more; each is tried, and the worse one again now and then."""
 
     def __init__(self) -> None:
-        self.gains, self.seconds, self.spent = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+        self.seconds, self.spent = [0.0, 0.0], [0.0, 0.0]
 
     def choose(self) -> bool:
-        if 0.0 in self.seconds:
-            return self.seconds[1] == 0.0
-        best = self.rate(True) > self.rate(False)
+        if 0.0 in self.spent:
+            return self.spent[1] == 0.0
+        best = self.worth(True) > self.worth(False)
         return best != (self.spent[not best] < EXPLORED * sum(self.spent))
 
-    def rate(self, choice: bool) -> float:
-        return self.gains[choice] / self.seconds[choice]
+    @abstractmethod
+    def worth(self, choice: bool) -> float: ...
 
-    def note(self, choice: bool, gain: float, seconds: float) -> None:
-        self.gains[choice] = MEMORY * self.gains[choice] + gain
-        self.spent[choice] += seconds
+    def _took(self, choice: bool, seconds: float) -> None:
+        self.spent[choice] += max(seconds, 1e-9)
         self.seconds[choice] = MEMORY * self.seconds[choice] + max(seconds, 1e-9)
+
+
+class FasterProof(Alternative):
+    """What proves more in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proved = [0.0, 0.0]
+
+    def note(self, choice: bool, proved: float, seconds: float) -> None:
+        self._took(choice, seconds)
+        self.proved[choice] = MEMORY * self.proved[choice] + proved
+
+    def worth(self, choice: bool) -> float:
+        return self.proved[choice] / self.seconds[choice]
+
+
+class SmallerTree(Alternative):
+    """What is expected to end a binary tree sooner: where a split raises a bound by the share r of what it lacks, about
+    2^(1/r) subproblems are needed, each at the price measured. A rise counts far more than a price."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.lacking, self.raised = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+
+    def note(self, choice: bool, count: int, lacking: float, raised: float, seconds: float) -> None:
+        """A batch of `count` subproblems whose parents' bounds lacked so much in sum, and rose by so much."""
+        self._took(choice, seconds)
+        for sums, value in ((self.count, count), (self.lacking, lacking), (self.raised, raised)):
+            sums[choice] = MEMORY * sums[choice] + value
+
+    def worth(self, choice: bool) -> float:
+        price = self.seconds[choice] / max(self.count[choice], 1e-9)
+        share = self.raised[choice] / max(self.lacking[choice], 1e-30)
+        return -math.log(max(price, 1e-12)) - math.log(2) / max(share, 1e-3)

@@ -6,7 +6,6 @@ is dropped, the minimiser of its relaxation is tried as a violation, its box is 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -25,13 +24,14 @@ from verifier.core.rounding import narrow_down
 from verifier.core.stacked import join, map_tensors, pick
 from verifier.search.branching import estimate, most_costly, split
 from verifier.search.domains import Frontier
-from verifier.search.measured import Alternative, BatchSize
+from verifier.search.measured import BatchSize, SmallerTree
 from verifier.search.outcome import Candidates, Limits, Outcome
 from verifier.search.rows import clip_by
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.settings import SearchSettings
 
 REFRESHED = 16  # neurons of a subproblem of which new bounds are computed
+FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch: fewer are bounded in hardly less time
 LIVE_FLOATS = 16  # alive for each element of each node while a batch is bounded
 
 
@@ -55,8 +55,10 @@ class NeuronSearch:
         self.candidates, self.observer = candidates, observer
         self.frontier: Frontier[Subproblems] = Frontier(self._most_subproblems())
         self.frontier.push(roots)
-        self.batch = BatchSize(self._most_at_once())
-        self.refreshing = Alternative()
+        elements = sum(node.size for node in self.program.graph.nodes)
+        self.batch = BatchSize(max(16, FIRST_FLOATS // elements), self._most_at_once())
+        self.refreshing = SmallerTree()
+        self.rise = 0.0, 0.0
         self.started = time.monotonic()
         self.bounded = self.stuck = 0
         self.left = float(roots.share.sum())
@@ -72,8 +74,8 @@ class NeuronSearch:
             began, refresh = time.monotonic(), self.refreshing.choose()
             children, left, found = self._step(domains, refresh)
             seconds = time.monotonic() - began
+            self.refreshing.note(refresh, len(domains), *self.rise, seconds)
             self.batch.note(len(domains), seconds)
-            self.refreshing.note(refresh, _gain(domains, children, left), seconds)
             self._count(domains, children, left)
             if time.monotonic() > pause_at:
                 break
@@ -122,7 +124,8 @@ class NeuronSearch:
 
         `refresh`: compute the bounds of the neurons anew, instead of only inheriting them."""
         none = pick(domains, slice(0, 0))
-        domains, found = self._refreshed(domains) if refresh else (domains, self.kept.node_bounds(domains))
+        self.rise = _rise(domains.bound, torch.zeros_like(domains.bound))  # of one that contradicts itself
+        domains, found = self._bounded(domains, refresh)
         if not len(domains):
             return none, none, False
         objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
@@ -134,6 +137,7 @@ class NeuronSearch:
         bound = form.minimum(domains.box)[:, 0]
         bound = self._recheck(domains, found, objective, optimum, bound)
         proved = bound.isfinite() & (bound > 0)
+        self.rise = _rise(domains.bound, bound)
         domains = domains.replace(
             bound=torch.fmax(bound, domains.bound), multipliers=self.kept.compress(optimum.multipliers)
         )
@@ -141,7 +145,7 @@ class NeuronSearch:
         if not len(still):
             return none, none, False
         if self.candidates(optimum.minimiser[still], domains.problem[still]):
-            return none, none, True
+            return pick(domains, still), none, True
         form = LinearForm(form.coefficients[still], form.bias[still], form.debt[still])
         domains, found, objective = pick(domains, still), found.select(still), objective.select(still)
         domains = domains.replace(box=clip_by(form, domains.box))
@@ -166,20 +170,28 @@ class NeuronSearch:
         form = certain_bound(self.precise(), box, known, rows, multipliers)
         return bound.index_copy(0, close, narrow_down(form.minimum(box)[:, 0], bound.dtype))
 
-    def _refreshed(self, domains: Subproblems) -> tuple[Subproblems, NodeBounds]:
-        """Bounds of the nodes over each subproblem, computed anew for those that the parent's bound relies on most;
-        subproblems where they contradict are dropped."""
-        inherited = self.kept.node_bounds(domains)
-        objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
-        dual = Dual(self.program, domains.box, inherited, objective)
-        dual.value(dual.projected(self.kept.expand(domains.multipliers, inherited)))
-        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(self.kept, dual, REFRESHED))
-        found = bound_nodes(self.program, domains.box, "crown", inherited.intervals, effort)
+    def _bounded(self, domains: Subproblems, refresh: bool) -> tuple[Subproblems, NodeBounds]:
+        """Bounds of the nodes over each subproblem; subproblems where they contradict are dropped."""
+        found = self._refreshed(domains) if refresh else self._propagated(domains)
         neurons = self.kept.neurons(found)
         domains = domains.replace(neurons=neurons)
         empty = torch.stack([(box.lower > box.upper).any(1) for box in neurons.values()]).any(0)
         rest = (~empty).nonzero().flatten()
         return (domains, found) if len(rest) == len(domains) else (pick(domains, rest), found.select(rest))
+
+    def _refreshed(self, domains: Subproblems) -> NodeBounds:
+        """Computed anew for the neurons that the parent's bound relies on most."""
+        inherited = self.kept.node_bounds(domains)
+        objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
+        dual = Dual(self.program, domains.box, inherited, objective)
+        dual.value(dual.projected(self.kept.expand(domains.multipliers, inherited)))
+        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(self.kept, dual, REFRESHED))
+        return bound_nodes(self.program, domains.box, "crown", inherited.intervals, effort)
+
+    def _propagated(self, domains: Subproblems) -> NodeBounds:
+        """Inherited, and by interval arithmetic. That costs little and shows most subproblems that contradict
+        themselves, which otherwise are split down to points."""
+        return bound_nodes(self.program, domains.box, "interval", self.kept.intervals(domains))
 
     def _branch(
         self, domains: Subproblems, found: NodeBounds, objective: Objective, free: Multipliers
@@ -212,11 +224,11 @@ class NeuronSearch:
         return levels
 
 
-def _gain(domains: Subproblems, children: Subproblems, left: Subproblems) -> float:
-    """What the bounds of a batch rose by, weighted by share; a proved subproblem rose to 0."""
-    negative = lambda batch: float((batch.share * batch.bound.clamp(max=0).double()).sum())  # noqa: E731
-    before = negative(domains)
-    return negative(children) + negative(left) - before if math.isfinite(before) else 0.0
+def _rise(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """What the parents' bounds lacked to zero, and how much of it their children gained; sums."""
+    lacking = torch.nan_to_num(-before.clamp(max=0), posinf=0.0)
+    raised = torch.nan_to_num(torch.minimum(after - before, lacking), nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0)
+    return float(lacking.sum()), float(raised.sum())
 
 
 def objective_of(problem: Problem, program: Program, which: Tensor, disjunct: Tensor) -> Objective:

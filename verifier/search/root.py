@@ -12,7 +12,7 @@ from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program
-from verifier.bounding.tighten import tighten_nodes
+from verifier.bounding.tighten import FLOATS_PER_ELEMENT, tighten_nodes
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.stacked import join
@@ -35,7 +35,10 @@ def open_root(
     effort = Effort(memory // 2, deadline)
     found = _plain(bound_nodes(program, box, "crown", None, effort))
     every = still.nonzero()
-    open_now, bound = _refute(program, problem, box, found, every, settings.root, deadline)
+    size = sum(node.size for node in program.graph.nodes) * FLOATS_PER_ELEMENT * torch.finfo(program.dtype).bits // 8
+    pairs = every.split(max(1, memory // 2 // size))
+    bound = torch.cat([_bound(program, problem, box, found, part, settings.root, deadline) for part in pairs])
+    open_now = ~(bound.isfinite() & (bound > 0))
     boxes = every[open_now, 0].unique()
     if len(boxes) > MOST_TIGHTENED:
         boxes = boxes[:0]
@@ -55,7 +58,7 @@ def _plain(found: NodeBounds) -> NodeBounds:
     return NodeBounds(found.intervals, found.planes)
 
 
-def _refute(
+def _bound(
     program: Program,
     problem: Problem,
     box: Interval,
@@ -63,16 +66,15 @@ def _refute(
     pairs: Tensor,
     settings: AscentSettings,
     deadline: float,
-) -> tuple[Tensor, Tensor]:
-    """Which of the (box, disjunct) `pairs` `[n, 2]` optimised bounds leave open, and the bounds."""
+) -> Tensor:
+    """Optimised bounds of the (box, disjunct) `pairs` `[n, 2]`."""
     which, slot = pairs.T
     objective = objective_of(problem, program, which, slot)
     own = found if len(box.lower) == 1 else found.select(which)
     region = box if len(box.lower) == 1 else box.select(which)
     start = initial_multipliers(program, own, objective)
     optimum = optimise(program, region, own, objective, start, settings, deadline)
-    bound = certain_bound(program, region, own, objective, optimum.multipliers).minimum(region)[:, 0]
-    return ~(bound.isfinite() & (bound > 0)), bound
+    return certain_bound(program, region, own, objective, optimum.multipliers).minimum(region)[:, 0]
 
 
 def _subproblems(kept: Kept, problem: Problem, box: Interval, pairs: Tensor, bound: Tensor) -> Subproblems:

@@ -1,8 +1,8 @@
 """Which search works on a query, and for how long.
 
 Splitting inputs is the right thing where they are few, splitting neurons where they are many. In between, the boxes
-that splitting inputs leaves open are handed to the search over neurons, some at a time, and each of the two gets its
-share of the time by what it proves in a second.
+that splitting inputs leaves open are handed to the search over neurons, some at a time, as long as it
+decides most of them in a turn; else both have turns, by what they prove in a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verifier.bounding.program import Program
 from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
 from verifier.search.inputs import InputSearch
-from verifier.search.measured import Alternative
+from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
 from verifier.search.outcome import Candidates, Limits, Outcome
 from verifier.search.root import open_root
@@ -24,6 +24,7 @@ from verifier.settings import SearchSettings
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
 TURN = 1.0  # seconds
+PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
 FIRST_HANDED = 16  # boxes handed over at first; their number doubles when they are decided in time, else it halves
 
 
@@ -45,6 +46,7 @@ class Strategy:
         self.candidates, self.observer = candidates, observer
         self.inputs = InputSearch(programs, problem, settings, limits, candidates, observer)
         self.handed = FIRST_HANDED
+        self.decisive = False  # whether the last hand-over decided most of its boxes
 
     def first(self, pause: float) -> Outcome:
         """The cheap bounds, and `pause` seconds of splitting inputs."""
@@ -55,15 +57,18 @@ class Strategy:
         if not self._neurons_serve():
             return self.inputs.run()
         varying = (self.problem.box.upper > self.problem.box.lower).flatten(1).sum(1)
-        if int(varying.max()) > MANY_INPUTS and self._fit(len(self.problem.disjuncts)):
+        hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
+        if hopeless and self._fit(len(self.problem.disjuncts)):
             return self._neurons(self.problem, self.problem.real, self.limits, self.candidates, self.observer).run()
         return self._in_turns()
 
     def _in_turns(self) -> Outcome:
-        """Input splits and hand-overs, each as long as it proves more in a second than the other."""
-        handing = Alternative()
+        """Hand-overs while they are decisive: they leave fewer boxes open, and splits of inputs leave more. Else the
+        one that proves more in a second."""
+        handing = FasterProof()
         while True:
-            hand, before, began = handing.choose(), self.inputs.proved, time.monotonic()
+            hand = self.decisive or handing.choose()
+            before, began = self.inputs.proved, time.monotonic()
             found = self._hand_over() if hand else self.inputs.run(TURN).found
             handing.note(hand, self.inputs.proved - before, time.monotonic() - began)
             outcome = self.inputs.outcome(found)
@@ -83,6 +88,7 @@ class Strategy:
         outcome = search.run()
         undecided = search.undecided(len(domains))
         self.inputs.take_back(domains, undecided, outcome.bounded)
+        self.decisive = float(undecided.float().mean()) < 0.5
         self.handed = max(1, self.handed // 2) if bool(undecided.any()) else self.handed * 2
         return outcome.found
 
