@@ -30,7 +30,7 @@ from verifier.search.rows import clip_by
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.settings import SearchSettings
 
-REFRESHED = 16  # neurons of a subproblem of which new bounds are computed
+REFRESHED = 64  # neurons of a subproblem of which new bounds are computed
 FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch: fewer are bounded in hardly less time
 LIVE_FLOATS = 16  # alive for each element of each node while a batch is bounded
 
