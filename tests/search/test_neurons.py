@@ -38,9 +38,23 @@ from verifier.settings import AscentSettings, SearchSettings
 
 CLOSE = 1e-4  # margins below this may be left undecided
 NEVER = Limits(deadline=float("inf"), memory=1 << 30)
-BATCHES = 400
+BATCHES = 2000
 HASTY = AscentSettings(iterations=2)  # poor bounds: many splits
 answers: dict[bool, int] = {True: 0, False: 0}
+
+
+class InTurn:
+    """New bounds in every other batch: what a search measures must not decide what is tested."""
+
+    def __init__(self) -> None:
+        self.last = False
+
+    def choose(self) -> bool:
+        self.last = not self.last
+        return self.last
+
+    def note(self, *_: float) -> None:
+        pass
 
 
 class Confirm:
@@ -66,7 +80,9 @@ def search_of(
     kept, roots = open_root(program, problem, problem.real, settings, limits)
     confirm = Confirm(graph, exact)
     precise = lambda: prepare(graph, torch.float64)  # noqa: E731
-    return NeuronSearch(kept, roots, precise, problem, settings, limits, confirm, ignore)
+    search = NeuronSearch(kept, roots, precise, problem, settings, limits, confirm, ignore)
+    search.refreshing = InTurn()  # type: ignore[assignment]
+    return search
 
 
 def outcome_of(search: NeuronSearch) -> Outcome:

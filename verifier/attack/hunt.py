@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from verifier.attack.pgd import Descent
-from verifier.attack.sampling import Samples, evaluate, free_inputs, join, random_points, scan, size_of
+from verifier.attack.sampling import Samples, evaluate, free_inputs, random_points, scan
 from verifier.attack.surrogate import with_slopes
 from verifier.core.graph import Graph
 from verifier.core.problem import Problem
+from verifier.core.stacked import join
 
 STEP_FLOATS, LEAST_POINTS, MOST_FLOATS = 1 << 18, 16, 1 << 26  # of the points that are stepped as one batch
 IMPROVED, SMALL_STEPS, SMALL_STEP = 32, 6, 1 / 16  # points that are improved a little
@@ -30,7 +31,7 @@ class Hunt:
     def __init__(self, graph: Graph, problem: Problem, generator: torch.Generator, confirm: Confirm) -> None:
         self.graph, self.problem, self.generator, self.confirm = graph, problem, generator, confirm
         self.sloped = with_slopes(graph)
-        self.size = size_of(graph)
+        self.size = graph.size
         self.free = int(free_inputs(problem.box).sum())
         self.closeness = torch.full(problem.real.shape, torch.inf, device=problem.real.device)
         self._descent: Descent | None = None

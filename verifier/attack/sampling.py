@@ -12,6 +12,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
+from verifier.core.stacked import pick
 
 GRID_INPUTS = 3  # up to so many inputs a grid leaves no large gaps
 FIRST_PIECE, PIECE_FLOATS = 64, 1 << 23  # points, and numbers of the points, that are evaluated together
@@ -26,26 +27,14 @@ class Samples:
     which: Tensor
     margins: Tensor
 
-    def select(self, index: Tensor) -> Samples:
-        return Samples(self.x[index], self.which[index], self.margins[index])
-
     def nearest(self, count: int) -> Samples:
         """The `count` points with the lowest margins, lowest first."""
-        return self.select(self.margins.amin(1).argsort()[:count])
+        return pick(self, self.margins.amin(1).argsort()[:count])
 
     def nearest_pairs(self, count: int) -> tuple[Samples, Tensor]:
         """The `count` lowest margins: their points, each with the disjunct `[n]` that it is near to."""
         order = self.margins.flatten().argsort()[:count]
-        return self.select(order // self.margins.shape[1]), order % self.margins.shape[1]
-
-
-def join(parts: list[Samples]) -> Samples:
-    return Samples(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "which", "margins")))
-
-
-def size_of(graph: Graph) -> int:
-    """Numbers that one point takes in the network."""
-    return sum(node.size for node in graph.nodes)
+        return pick(self, order // self.margins.shape[1]), order % self.margins.shape[1]
 
 
 def free_inputs(box: Interval) -> Tensor:
@@ -59,7 +48,7 @@ def clamp(box: Interval, x: Tensor) -> Tensor:
 
 def evaluate(graph: Graph, problem: Problem, x: Tensor, which: Tensor) -> Iterator[Samples]:
     """The margins at points `[n, inputs]` of boxes `which` `[n]`, in pieces that fit into memory."""
-    piece = max(1, PIECE_FLOATS // size_of(graph))
+    piece = max(1, PIECE_FLOATS // graph.size)
     for part, boxes in zip(x.split(piece), which.split(piece), strict=True):
         yield Samples(part, boxes, problem.disjunct_margins(part, flat(graph.evaluate(part)), boxes))
 
@@ -94,7 +83,7 @@ def scan(graph: Graph, problem: Problem, each: int, generator: torch.Generator) 
         x = centre[which]
         x[:, free] = _at(problem.box.select(which), place.to(x.device), free)
         yield from evaluate(graph, problem, x, which)
-        done, piece = done + piece, min(4 * piece, max(FIRST_PIECE, PIECE_FLOATS // size_of(graph)))
+        done, piece = done + piece, min(4 * piece, max(FIRST_PIECE, PIECE_FLOATS // graph.size))
 
 
 def _grid(points: int, inputs: int) -> Tensor:

@@ -80,8 +80,8 @@ def forward_pays(program: Program, effort: Effort) -> bool:
 
     All forms of a domain are alive at once, so one domain may take an eighth of the memory for them at most."""
     inputs = program.graph.nodes[0].size
-    floats = (inputs + 1) * sum(node.size for node in program.graph.nodes)
-    if floats * torch.finfo(program.dtype).bits // 8 > effort.memory // 8:
+    floats = (inputs + 1) * program.graph.size
+    if floats * program.number_size > effort.memory // 8:
         return False
     widest = sum(program.graph.nodes[s].size for s in program.splittable) / max(1, len(program.splittable))
     return inputs <= FORWARD_SHARE * widest
@@ -145,7 +145,7 @@ def _positions(mask: Tensor, most: int) -> Tensor:
 def most_rows(program: Program, source: int, effort: Effort) -> int:
     """Rows of one backward pass: few enough to stay in cache on a CPU and in the memory budget everywhere."""
     widest = max(node.size for node in program.graph.nodes[: source + 1])
-    row = widest * torch.finfo(program.dtype).bits // 8
+    row = widest * program.number_size
     block = effort.memory // FLOATS_PER_ROW
     if program.device.type == "cpu":
         block = min(block, max(CACHE, SMALLEST_BLOCK * row))

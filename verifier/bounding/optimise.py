@@ -31,7 +31,7 @@ from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise, Planes, Sloped
 from verifier.core.rounding import gamma, tiny
-from verifier.core.stacked import map_tensors, pick
+from verifier.core.stacked import clone, pick
 from verifier.settings import AscentSettings
 
 CHECK_EVERY = 5  # iterations between looks at which rows are proved and which multipliers are the best so far
@@ -51,7 +51,7 @@ class Objective:
     exact: bool = True
 
     def select(self, index: Tensor) -> Objective:
-        return Objective(pick(self.rows, index), self.offset[index], self.exact)
+        return pick(self, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def optimise(
     everything = torch.arange(count, device=program.device)
     best = Optimum(
         torch.full((count,), -torch.inf, dtype=program.dtype, device=program.device),
-        map_tensors(lambda tensors: tensors[0].clone(), [multipliers]),
+        clone(multipliers),
         torch.zeros((count, *program.graph.input_shape), dtype=program.dtype, device=program.device),
     )
     active, free = everything, multipliers
@@ -158,7 +158,7 @@ def _settle(dual: Dual, free: Multipliers) -> None:
     The slope a that a parent used does more: outside of the phase it is the better line. With A > 0 the coefficient of
     the neuron, A a = A - b, so that a multiplier b = A (1 - a) of the new bound keeps all that: no child starts below
     its parent. Rows that are better off without it start without it."""
-    plain, old = map_tensors(lambda tensors: tensors[0].clone(), [free]), dict(free.lower)
+    plain, old = clone(free), dict(free.lower)
     dual.value(free)
     rows = {position: lines.rows.clamp(min=0) for position, lines in dual.lines.items()}
     value = dual.value(dual.projected(plain))

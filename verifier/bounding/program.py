@@ -20,6 +20,11 @@ class Program:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def number_size(self) -> int:
+        """Bytes of one number."""
+        return torch.finfo(self.dtype).bits // 8
+
     @cached_property
     def absolute(self) -> tuple[Affine | None, ...]:
         """|L| of each affine node, by position."""

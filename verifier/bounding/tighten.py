@@ -71,7 +71,7 @@ def _tighten(
     node, old = program.graph.nodes[source], found.intervals[source]
     lower, upper = flat(old.lower)[0].clone(), flat(old.upper)[0].clone()
     elements = sum(each.size for each in program.graph.nodes[: source + 1])
-    step = max(1, memory // (elements * FLOATS_PER_ELEMENT * torch.finfo(program.dtype).bits // 8) // 2)
+    step = max(1, memory // (elements * FLOATS_PER_ELEMENT * program.number_size) // 2)
     chunks = undecided.nonzero().flatten().split(step)
     for number, index in enumerate(chunks):
         now = time.monotonic()

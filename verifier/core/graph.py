@@ -68,6 +68,11 @@ class Graph:
         return self.nodes[self.output].shape
 
     @cached_property
+    def size(self) -> int:
+        """Elements of all nodes together: the numbers that one point takes."""
+        return sum(node.size for node in self.nodes)
+
+    @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
         """For each node, the positions of the nodes that read it."""
         lists: list[list[int]] = [[] for _ in self.nodes]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
+from verifier.core.stacked import pick
 
 
 class Op(ABC):
@@ -103,10 +104,7 @@ class Planes:
 
     def select(self, domains: Tensor | slice) -> Planes:
         """Those of some domains."""
-        lower = None if self.lower_intercept is None else self.lower_intercept[domains]
-        lower_slopes = tuple(s[domains] for s in self.lower_slopes)
-        upper_slopes = tuple(s[domains] for s in self.upper_slopes)
-        return Planes(lower_slopes, lower, upper_slopes, self.upper_intercept[domains], self.simple)
+        return pick(self, domains)
 
 
 @dataclass(frozen=True, eq=False)

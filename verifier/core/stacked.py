@@ -25,6 +25,16 @@ def join(values: Sequence[T]) -> T:
     return values[0] if len(values) == 1 else map_tensors(lambda tensors: torch.cat(list(tensors)), values)
 
 
+def clone(value: T) -> T:
+    """The same in memory of its own."""
+    return map_tensors(lambda tensors: tensors[0].clone(), [value])
+
+
+def cast(value: T, dtype: torch.dtype) -> T:
+    """Floating-point tensors in `dtype`; exact when widening."""
+    return map_tensors(lambda tensors: tensors[0].to(dtype) if tensors[0].is_floating_point() else tensors[0], [value])
+
+
 def map_tensors(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[T]) -> T:
     """A value of the same structure, with `function` applied to the tensors at the same place in each of `values`."""
     return _map(function, values)

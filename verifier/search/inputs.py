@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from verifier.core.events import Observer, Progress
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
+from verifier.core.stacked import cast, pick
 from verifier.search.domains import DomainBatch, Frontier
 from verifier.search.outcome import Candidates, Limits, Outcome
 from verifier.search.rows import Rows, clip, combine, open_rows, refuted
@@ -97,11 +99,10 @@ class InputSearch:
     def _roots(self) -> DomainBatch:
         count = len(self.problem.row)
         device, dtype = self.program.device, self.program.dtype
-        slots = torch.arange(self.problem.most_disjuncts, device=device)
         return DomainBatch(
             box=self.problem.box.reshape(-1, *self.program.graph.input_shape),
             problem=torch.arange(count, device=device),
-            open=slots < self.problem.disjuncts.unsqueeze(1),
+            open=self.problem.real,
             bound=torch.full((count,), -torch.inf, dtype=dtype, device=device),
             share=torch.full((count,), 1.0 / count, dtype=torch.float64, device=device),
         )
@@ -110,11 +111,10 @@ class InputSearch:
         """Domains at once: the setting, or as many as the memory budget holds."""
         graph = self.program.graph
         forms = graph.nodes[0].size if forward_pays(self.program, self._effort()) else 0
-        row = sum(node.size for node in graph.nodes) * (LIVE_FLOATS + forms) + self.problem.row.shape[1] * (
+        row = graph.size * (LIVE_FLOATS + forms) + self.problem.row.shape[1] * (
             graph.nodes[graph.output].size + graph.nodes[0].size * 4
         )
-        per_domain = row * torch.finfo(self.program.dtype).bits // 8
-        return max(1, min(self.settings.batch, self.limits.memory // 2 // per_domain))
+        return max(1, min(self.settings.batch, self.limits.memory // 2 // (row * self.program.number_size)))
 
     def _effort(self) -> Effort:
         return Effort(self.limits.memory // 2, self.limits.deadline)
@@ -142,7 +142,7 @@ class InputSearch:
 
     def _cheap_batch(self) -> int:
         """So many domains cost little more than one: a small frontier may be split several times at once."""
-        return min(CHEAP_BATCH, CHEAP_FLOATS // sum(node.size for node in self.program.graph.nodes))
+        return min(CHEAP_BATCH, CHEAP_FLOATS // self.program.graph.size)
 
     def _bound(self, program: Program, box: Interval, rows: Rows) -> LinearForm:
         effort = self._effort()
@@ -166,15 +166,7 @@ class InputSearch:
         alive = still.any(1)
         owner = torch.where((rows.owner >= 0) & still.gather(1, rows.owner.clamp(min=0)), rows.owner, -1)
         domains = domains.replace(open=still, bound=torch.maximum(worst, domains.bound)).select(alive)
-        rows = Rows(
-            rows.slot[alive],
-            owner[alive],
-            rows.outputs[alive],
-            None if rows.inputs is None else rows.inputs[alive],
-            rows.offset[alive],
-        )
-        kept = LinearForm(form.coefficients[alive], form.bias[alive], form.debt[alive])
-        return domains, rows, kept
+        return domains, pick(replace(rows, owner=owner), alive), pick(form, alive)
 
     @staticmethod
     def _suspects(box: Interval, form: LinearForm) -> Tensor:
@@ -187,15 +179,8 @@ class InputSearch:
         rounded to single precision are not known any better."""
         if not self.problem.exact:
             return domains
-        precise, problem = self.precise(), self.problem
+        precise = self.precise()
         wide = domains.replace(box=domains.box.to(precise.dtype))
-        rows = open_rows(problem, wide)
-        rows = Rows(
-            rows.slot,
-            rows.owner,
-            rows.outputs.to(precise.dtype),
-            None if rows.inputs is None else rows.inputs.to(precise.dtype),
-            rows.offset.to(precise.dtype),
-        )
+        rows = cast(open_rows(self.problem, wide), precise.dtype)
         remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows))
         return remaining.replace(box=remaining.box.to(self.program.dtype), bound=remaining.bound.to(self.program.dtype))

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from verifier.bounding.backward import LinearForm
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import Dual, Multipliers, Objective, Optimum, certain_bound, optimise
@@ -21,7 +20,7 @@ from verifier.core.events import Observer, Progress
 from verifier.core.flat import flat
 from verifier.core.problem import Problem
 from verifier.core.rounding import narrow_down
-from verifier.core.stacked import join, map_tensors, pick
+from verifier.core.stacked import cast, join, pick
 from verifier.search.branching import estimate, most_costly, split
 from verifier.search.domains import Frontier
 from verifier.search.measured import BatchSize, SmallerTree
@@ -55,8 +54,7 @@ class NeuronSearch:
         self.candidates, self.observer = candidates, observer
         self.frontier: Frontier[Subproblems] = Frontier(self._most_subproblems())
         self.frontier.push(roots)
-        elements = sum(node.size for node in self.program.graph.nodes)
-        self.batch = BatchSize(max(16, FIRST_FLOATS // elements), self._most_at_once())
+        self.batch = BatchSize(max(16, FIRST_FLOATS // self.program.graph.size), self._most_at_once())
         self.refreshing = SmallerTree()
         self.rise = 0.0, 0.0
         self.started = time.monotonic()
@@ -111,9 +109,8 @@ class NeuronSearch:
         self.observer(Progress(elapsed, len(self.frontier), self.bounded, self.proved, worst))
 
     def _most_at_once(self) -> int:
-        elements = sum(node.size for node in self.program.graph.nodes)
-        floats = elements * LIVE_FLOATS * torch.finfo(self.program.dtype).bits // 8
-        return max(1, min(self.settings.batch, self.limits.memory // 2 // floats))
+        size = self.program.graph.size * LIVE_FLOATS * self.program.number_size
+        return max(1, min(self.settings.batch, self.limits.memory // 2 // size))
 
     def _most_subproblems(self) -> int:
         size = 2 * self.program.graph.nodes[0].size * 4 + self.kept.count * 16 + 100
@@ -125,10 +122,14 @@ class NeuronSearch:
         `refresh`: compute the bounds of the neurons anew, instead of only inheriting them."""
         none = pick(domains, slice(0, 0))
         self.rise = _rise(domains.bound, torch.zeros_like(domains.bound))  # of one that contradicts itself
-        domains, found = self._bounded(domains, refresh)
+        objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
+        found = self._refreshed(domains, objective) if refresh else self._propagated(domains)
+        domains = domains.replace(neurons=self.kept.neurons(found))
+        whole = (~domains.contradicts()).nonzero().flatten()
+        if len(whole) < len(domains):
+            domains, found, objective = pick(domains, whole), found.select(whole), objective.select(whole)
         if not len(domains):
             return none, none, False
-        objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
         free = self.kept.expand(domains.multipliers, found)
         optimum = optimise(
             self.program, domains.box, found, objective, free, self.settings.ascent, self.limits.deadline
@@ -146,9 +147,8 @@ class NeuronSearch:
             return none, none, False
         if self.candidates(optimum.minimiser[still], domains.problem[still]):
             return pick(domains, still), none, True
-        form = LinearForm(form.coefficients[still], form.bias[still], form.debt[still])
         domains, found, objective = pick(domains, still), found.select(still), objective.select(still)
-        domains = domains.replace(box=clip_by(form, domains.box))
+        domains = domains.replace(box=clip_by(pick(form, still), domains.box))
         alive = flat(domains.box.lower <= domains.box.upper).all(1).nonzero().flatten()
         if len(alive) < len(domains):
             domains, found, objective = pick(domains, alive), found.select(alive), objective.select(alive)
@@ -164,33 +164,23 @@ class NeuronSearch:
         close = ((optimum.bound > 0) & ~(bound > 0)).nonzero().flatten()
         if not len(close) or not self.problem.exact:
             return bound
-        wide = lambda value: map_tensors(lambda t: t[0].double() if t[0].is_floating_point() else t[0], [value])  # noqa: E731
+        wide = lambda part: cast(part, torch.float64)  # noqa: E731
         box, known = wide(domains.box.select(close)), wide(found.select(close))
         rows, multipliers = wide(objective.select(close)), wide(pick(optimum.multipliers, close))
         form = certain_bound(self.precise(), box, known, rows, multipliers)
         return bound.index_copy(0, close, narrow_down(form.minimum(box)[:, 0], bound.dtype))
 
-    def _bounded(self, domains: Subproblems, refresh: bool) -> tuple[Subproblems, NodeBounds]:
-        """Bounds of the nodes over each subproblem; subproblems where they contradict are dropped."""
-        found = self._refreshed(domains) if refresh else self._propagated(domains)
-        neurons = self.kept.neurons(found)
-        domains = domains.replace(neurons=neurons)
-        empty = torch.stack([(box.lower > box.upper).any(1) for box in neurons.values()]).any(0)
-        rest = (~empty).nonzero().flatten()
-        return (domains, found) if len(rest) == len(domains) else (pick(domains, rest), found.select(rest))
-
-    def _refreshed(self, domains: Subproblems) -> NodeBounds:
-        """Computed anew for the neurons that the parent's bound relies on most."""
+    def _refreshed(self, domains: Subproblems, objective: Objective) -> NodeBounds:
+        """Bounds of the nodes, computed anew for the neurons that the parent's bound relies on most."""
         inherited = self.kept.node_bounds(domains)
-        objective = objective_of(self.problem, self.program, domains.problem, domains.disjunct)
         dual = Dual(self.program, domains.box, inherited, objective)
         dual.value(dual.projected(self.kept.expand(domains.multipliers, inherited)))
         effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(self.kept, dual, REFRESHED))
         return bound_nodes(self.program, domains.box, "crown", inherited.intervals, effort)
 
     def _propagated(self, domains: Subproblems) -> NodeBounds:
-        """Inherited, and by interval arithmetic. That costs little and shows most subproblems that contradict
-        themselves, which otherwise are split down to points."""
+        """Bounds of the nodes, inherited and by interval arithmetic. That costs little and shows most subproblems that
+        contradict themselves, which otherwise are split down to points."""
         return bound_nodes(self.program, domains.box, "interval", self.kept.intervals(domains))
 
     def _branch(

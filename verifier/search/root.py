@@ -35,7 +35,7 @@ def open_root(
     effort = Effort(memory // 2, deadline)
     found = _plain(bound_nodes(program, box, "crown", None, effort))
     every = still.nonzero()
-    size = sum(node.size for node in program.graph.nodes) * FLOATS_PER_ELEMENT * torch.finfo(program.dtype).bits // 8
+    size = program.graph.size * FLOATS_PER_ELEMENT * program.number_size
     pairs = every.split(max(1, memory // 2 // size))
     bound = torch.cat([_bound(program, problem, box, found, part, settings.root, deadline) for part in pairs])
     open_now = ~(bound.isfinite() & (bound > 0))
@@ -70,7 +70,7 @@ def _bound(
     """Optimised bounds of the (box, disjunct) `pairs` `[n, 2]`."""
     which, slot = pairs.T
     objective = objective_of(problem, program, which, slot)
-    own = found if len(box.lower) == 1 else found.select(which)
+    own = found.select(which)
     region = box if len(box.lower) == 1 else box.select(which)
     start = initial_multipliers(program, own, objective)
     optimum = optimise(program, region, own, objective, start, settings, deadline)
@@ -79,10 +79,10 @@ def _bound(
 
 def _subproblems(kept: Kept, problem: Problem, box: Interval, pairs: Tensor, bound: Tensor) -> Subproblems:
     program, (which, slot) = kept.program, pairs.T
-    found = kept.base.select(which) if len(box.lower) > 1 else kept.base
+    found = kept.base.select(which)
     objective = objective_of(problem, program, which, slot)
     multipliers = initial_multipliers(program, found, objective, tuple(kept.index))
-    neurons = kept.neurons(kept.base.select(which) if len(box.lower) > 1 else kept.base)
+    neurons = kept.neurons(found)
     fill = lambda v: v.expand(len(which), *v.shape[1:])  # noqa: E731
     return Subproblems(
         box=box.select(which),

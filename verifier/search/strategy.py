@@ -1,8 +1,8 @@
 """Which search works on a query, and for how long.
 
 Splitting inputs is the right thing where they are few, splitting neurons where they are many. In between, the boxes
-that splitting inputs leaves open are handed to the search over neurons, some at a time, as long as it
-decides most of them in a turn; else both have turns, by what they prove in a second.
+that splitting inputs leaves open are handed to the search over neurons, some at a time, as long as it decides most of
+them in a turn; else both have turns, by what they prove in a second.
 """
 
 from __future__ import annotations
@@ -105,5 +105,5 @@ class Strategy:
 
     def _fit(self, boxes: int) -> bool:
         """Each box needs bounds and planes of every node."""
-        floats = boxes * sum(node.size for node in self.programs[0].graph.nodes)
+        floats = boxes * self.programs[0].graph.size
         return floats * 32 < self.limits.memory // 4

@@ -37,6 +37,10 @@ class Subproblems:
     def __len__(self) -> int:
         return len(self.problem)
 
+    def contradicts(self) -> Tensor:
+        """Where the bounds of some neuron leave nothing, a mask `[n]`."""
+        return torch.stack([(box.lower > box.upper).any(1) for box in self.neurons.values()]).any(0)
+
     def replace(self, **changes: object) -> Subproblems:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
