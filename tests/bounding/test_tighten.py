@@ -10,14 +10,27 @@ from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
-from verifier.bounding.tighten import tighten_nodes
+from verifier.bounding.tighten import Tightener, optimised_ends, tighten_nodes
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
 from verifier.ops import Relu
-from verifier.settings import AscentSettings
+from verifier.search.ends import searched_ends
+from verifier.settings import AscentSettings, SearchSettings
 
 SETTINGS = AscentSettings(iterations=10, enough=float("inf"))
-LONG, ROOM = 1e9, 1 << 30
+ROOM = 1 << 30
+LATE = float("inf")
+
+
+def by_slopes(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
+    return optimised_ends(program, box, SETTINGS, memory)
+
+
+def by_splits(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
+    return searched_ends(program, box, SearchSettings(ends=SETTINGS), memory, 0.01)
+
+
+TIGHTENERS = {"slopes": by_slopes, "splits": by_splits}
 
 
 def some_program(family: str, activation: str, dtype: torch.dtype, seed: int) -> tuple[Program, Interval, NodeBounds]:
@@ -55,9 +68,12 @@ def at(slopes: tuple[Tensor, ...], arguments: list[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_contains_the_values_and_is_inside_of_what_it_started_from(family: str, activation: str) -> None:
+@pytest.mark.parametrize("tightener", TIGHTENERS)
+def test_contains_the_values_and_is_inside_of_what_it_started_from(
+    tightener: str, family: str, activation: str
+) -> None:
     program, box, found = some_program(family, activation, torch.float32, seed=5)
-    better = tighten_nodes(program, box, found, SETTINGS, LONG, ROOM)
+    better = tighten_nodes(program, box, found, TIGHTENERS[tightener](program, box), LATE)
     assert better.intervals.keys() == found.intervals.keys() and better.planes.keys() == found.planes.keys()
     for position, interval in better.intervals.items():
         old = found.intervals[position]
@@ -67,7 +83,8 @@ def test_contains_the_values_and_is_inside_of_what_it_started_from(family: str, 
     assert_contains_samples(program, box, better)
 
 
-def test_gains_something() -> None:
+@pytest.mark.parametrize("tightener, least", [("slopes", 0.95), ("splits", 0.85)])
+def test_gains_something(tightener: str, least: float) -> None:
     """In the third layer of a dense network."""
     b = Builder(1, 3, seed=0)
     third = b.dense(b.same(Relu(), b.dense(b.same(Relu(), b.dense(0, 8)), 8)), 8)
@@ -75,20 +92,22 @@ def test_gains_something() -> None:
     program = prepare(b.graph(), torch.float64)
     box = Interval(-torch.ones(1, 1, 3, dtype=torch.float64), torch.ones(1, 1, 3, dtype=torch.float64))
     found = bound_nodes(program, box, "crown")
-    better = tighten_nodes(program, box, NodeBounds(found.intervals, found.planes), SETTINGS, LONG, ROOM)
+    found = NodeBounds(found.intervals, found.planes)
+    better = tighten_nodes(program, box, found, TIGHTENERS[tightener](program, box), LATE)
     old, new = found.intervals[third], better.intervals[third]
-    assert int(((new.upper - new.lower) < 0.95 * (old.upper - old.lower)).sum()) >= 4
+    assert int(((new.upper - new.lower) < least * (old.upper - old.lower)).sum()) >= 4
 
 
-@pytest.mark.parametrize("seconds, memory", [(0.0, ROOM), (-1.0, ROOM), (LONG, 1), (LONG, 3000)])
-def test_without_time_or_memory_it_stays_sound(seconds: float, memory: int) -> None:
+@pytest.mark.parametrize("deadline, memory", [(0.0, ROOM), (LATE, 1), (LATE, 3000)])
+@pytest.mark.parametrize("tightener", TIGHTENERS)
+def test_without_time_or_memory_it_stays_sound(tightener: str, deadline: float, memory: int) -> None:
     for family in FAMILIES:
         program, box, found = some_program(family, "relu", torch.float32, seed=6)
-        better = tighten_nodes(program, box, found, SETTINGS, seconds, memory)
+        better = tighten_nodes(program, box, found, TIGHTENERS[tightener](program, box, memory), deadline)
         assert_contains_samples(program, box, better)
-        whole = tighten_nodes(program, box, found, SETTINGS, LONG, ROOM)
+        whole = tighten_nodes(program, box, found, TIGHTENERS[tightener](program, box), LATE)
         for position, interval in better.intervals.items():
-            expected = whole.intervals[position] if seconds > 0 else found.intervals[position]
+            expected = whole.intervals[position] if deadline > 0 else found.intervals[position]
             torch.testing.assert_close(interval.lower, expected.lower, rtol=0.2, atol=0.05)
 
 
@@ -96,6 +115,6 @@ def test_a_point_has_no_undecided_neurons_left_to_tighten() -> None:
     program, box, _ = some_program("joined", "relu", torch.float32, seed=7)
     point = Interval(box.lower, box.lower)
     found = bound_nodes(program, point, "crown")
-    better = tighten_nodes(program, point, NodeBounds(found.intervals, found.planes), SETTINGS, LONG, ROOM)
+    better = tighten_nodes(program, point, NodeBounds(found.intervals, found.planes), by_slopes(program, point), LATE)
     assert_contains_samples(program, point, better)
     assert all(isinstance(program.graph.nodes[position].op, Elementwise) for position in better.planes)

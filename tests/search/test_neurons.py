@@ -33,7 +33,7 @@ from verifier.core.query import Query
 from verifier.ops import Linear, Relu
 from verifier.search.neurons import NeuronSearch, objective_of
 from verifier.search.outcome import Limits, Outcome
-from verifier.search.root import open_root
+from verifier.search.root import Root
 from verifier.settings import AscentSettings, SearchSettings
 
 CLOSE = 1e-4  # margins below this may be left undecided
@@ -77,7 +77,9 @@ def search_of(
     program = prepare(graph, torch.float32)
     problem = build_problem(query, torch.float32, "cpu")
     exact = build_problem(query, torch.float64, "cpu")
-    kept, roots = open_root(program, problem, problem.real, settings, limits)
+    root = Root(program, problem, problem.real, settings, limits)
+    root.tighten()
+    kept, roots = root.subproblems()
     confirm = Confirm(graph, exact)
     precise = lambda: prepare(graph, torch.float64)  # noqa: E731
     search = NeuronSearch(kept, roots, precise, problem, settings, limits, confirm, ignore)
@@ -230,15 +232,15 @@ def test_a_subproblem_that_contradicts_itself_is_dropped(refresh: bool) -> None:
     source = next(iter(roots.neurons))
     old = roots.neurons[source]
     beyond = replace(old, lower=old.upper + 0.5, upper=old.upper + 1)
-    children, left, found = search._step(roots.replace(neurons={**roots.neurons, source: beyond}), refresh)
-    assert not len(children) and not len(left) and not found
+    expanded = search.expander.expand(roots.replace(neurons={**roots.neurons, source: beyond}), refresh, 1)
+    assert not len(expanded.children) and not len(expanded.stuck) and not expanded.found
 
 
 @pytest.mark.parametrize("refresh", [False, True])
 def test_a_batch_with_a_violation_is_not_counted_as_proved(refresh: bool) -> None:
     graph = small_graph("relu", "two layers", 1)
     search = search_of(graph, near_miss(graph, -0.01), SearchSettings(root=HASTY, neurons=HASTY, ascent=HASTY))
-    search.candidates = lambda points, which: True
+    search.expander.candidates = lambda points, which: True
     search.refreshing.choose = lambda: refresh  # type: ignore[method-assign]
     outcome = search.run()
     assert outcome.found and outcome.open and not outcome.complete and outcome.proved < 1
@@ -255,6 +257,6 @@ def test_close_calls_are_bounded_in_double_precision() -> None:
     query = near_miss(b.graph(), 0.002)
     assert outcome_of(search_of(b.graph(), query)).complete
     careless = search_of(b.graph(), query)
-    careless._recheck = lambda domains, found, objective, optimum, bound: bound  # type: ignore[method-assign]
+    careless.expander._recheck = lambda domains, found, objective, optimum, bound: bound  # type: ignore[method-assign]
     for _ in range(3):
         assert not careless.run(pause=0.0).complete

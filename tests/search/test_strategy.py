@@ -30,7 +30,7 @@ from verifier.core.graph import Graph, Input, Node
 from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.ops import Linear, Relu, Sign
-from verifier.search import inputs, neurons, root, strategy
+from verifier.search import expansion, inputs, root, strategy
 from verifier.search.outcome import Limits, Outcome
 from verifier.search.strategy import Strategy
 from verifier.settings import AscentSettings, SearchSettings
@@ -135,16 +135,16 @@ def test_decided_boxes_do_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_stuck_subproblems_keep_their_box_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the search over neurons can split nothing, the boxes come back, and the answer is not complete."""
-    monkeypatch.setattr(neurons, "split", lambda kept, domains, place: pytest.fail("there is nothing to split"))
+    monkeypatch.setattr(expansion, "split", lambda kept, domains, place: pytest.fail("there is nothing to split"))
     graph = small_graph("relu", "three layers", 6)
     found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
-    real = neurons.estimate
+    real = expansion.estimate
 
     def nothing(*arguments: object) -> object:
         choices = real(*arguments)  # type: ignore[arg-type]
         return replace(choices, score=torch.full_like(choices.score, -torch.inf))
 
-    monkeypatch.setattr(neurons, "estimate", nothing)
+    monkeypatch.setattr(expansion, "estimate", nothing)
     with torch.no_grad():
         boxes = sorted_boxes(found)
         assert not found._hand_over()

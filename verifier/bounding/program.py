@@ -53,6 +53,12 @@ class Program:
         sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]
         return tuple(dict.fromkeys(sources))
 
+    def up_to(self, position: int) -> Program:
+        """The network that ends at a node."""
+        part = Program(Graph(self.graph.nodes[: position + 1], position), self.dtype, self.device)
+        vars(part)["absolute"] = self.absolute[: position + 1]  # else each part would have its own copy
+        return part
+
     def operations_to(self, position: int) -> float:
         """Floating-point operations to take one row from a node back to the input."""
         nodes = self.graph.nodes[1 : position + 1]

@@ -1,9 +1,14 @@
-"""Optimised bounds of the neurons themselves, at the root of a search: each undecided end is a row with multipliers of
-its own (alpha-CROWN with separate slopes for every start row, Xu 2021)."""
+"""Better bounds of the neurons themselves, node by node, at the root of a search.
+
+`tighten_nodes` visits the nodes in order, so that each profits from those before it, and leaves the bounds of each to a
+`Tightener`. The one here optimises every undecided end as a row with multipliers of its own (alpha-CROWN with separate
+slopes for every start row, Xu 2021).
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,34 +22,44 @@ from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
 from verifier.settings import AscentSettings
 
+MOST_SHARE = 0.5  # of the time left, which any node may have
 FLOATS_PER_ELEMENT = 12  # alive for each element of each node and row during an ascent
+
+Tightener = Callable[[NodeBounds, int, Tensor, float], tuple[Tensor, Tensor]]
+"""Takes what is known of the nodes up to one, its position, the flat positions `[m]` of undecided elements of it, and
+when (`time.monotonic()`) to stop; gives lower and upper bounds of these elements, `[m]` each, better or not."""
 
 
 def tighten_nodes(
-    program: Program, box: Interval, found: NodeBounds, settings: AscentSettings, seconds: float, memory: int
+    program: Program, box: Interval, found: NodeBounds, tightener: Tightener, deadline: float
 ) -> NodeBounds:
-    """Better bounds of the nodes over one domain, `box` `[1, *input]`, in about `seconds`, and `memory` bytes.
+    """Better bounds of the nodes over one domain, `box` `[1, *input]`, by about `deadline`.
 
-    Nodes are visited in order, so that each profits from those before it; the time left is dealt out by the operations
-    that the undecided elements of each node will take."""
-    work = {source: _undecided(program, source, found) for source in program.splittable}
-    costs = {source: float(mask.sum()) * program.operations_to(source) for source, mask in work.items()}
-    end = time.monotonic() + seconds
+    Of the time left a node gets its share of the operations that backward passes of undecided elements take, and half
+    of it if that is more: the first ones are cheap, and all others profit."""
+    left = {s: float(_undecided(program, s, found).sum()) * program.operations_to(s) for s in program.splittable}
     better = NodeBounds()
     for position, node in enumerate(program.graph.nodes[: program.graph.output + 1]):
         if isinstance(node.op, Elementwise):
             for source in dict.fromkeys(node.inputs):
-                now = time.monotonic()
-                share = costs.pop(source, 0.0) / max(1.0, sum(costs.values()) + costs.get(source, 0.0))
-                share = min(1.0, share) if costs else 1.0
+                now, rest = time.monotonic(), sum(left.values())
+                cost = left.pop(source, 0.0)
                 mask = _undecided(program, source, NodeBounds({**found.intervals, **better.intervals}))
-                if program.bent[source] and bool(mask.any()) and now < end:
-                    deadline = now + (end - now) * share
-                    _tighten(program, box, better, source, mask, settings, deadline, memory)
+                if cost and program.bent[source] and bool(mask.any()) and now < deadline:
+                    end = now + (deadline - now) * max(cost / rest, MOST_SHARE)
+                    _improve(better, source, mask.nonzero().flatten(), tightener, end)
             better.planes[position] = node.op.relax(*(better.intervals[source] for source in node.inputs))
         own = node_interval(program, position, better.intervals, box)
         better.intervals[position] = own.intersect(found.intervals[position])
     return better
+
+
+def _improve(found: NodeBounds, source: int, index: Tensor, tightener: Tightener, deadline: float) -> None:
+    old = found.intervals[source]
+    low, high = tightener(found, source, index, deadline)
+    lower, upper = flat(old.lower)[0].clone(), flat(old.upper)[0].clone()
+    lower[index], upper[index] = torch.fmax(low, lower[index]), torch.fmin(high, upper[index])
+    found.intervals[source] = Interval(lower.reshape(old.shape), upper.reshape(old.shape))
 
 
 def _undecided(program: Program, source: int, found: NodeBounds) -> Tensor:
@@ -57,34 +72,44 @@ def _undecided(program: Program, source: int, found: NodeBounds) -> Tensor:
     return undecided
 
 
-def _tighten(
-    program: Program,
-    box: Interval,
-    found: NodeBounds,
-    source: int,
-    undecided: Tensor,
-    settings: AscentSettings,
-    deadline: float,
-    memory: int,
-) -> None:
-    """Optimised bounds of the `undecided` elements `[n]` of a node, into `found`."""
-    node, old = program.graph.nodes[source], found.intervals[source]
-    lower, upper = flat(old.lower)[0].clone(), flat(old.upper)[0].clone()
-    elements = sum(each.size for each in program.graph.nodes[: source + 1])
-    step = max(1, memory // (elements * FLOATS_PER_ELEMENT * program.number_size) // 2)
-    chunks = undecided.nonzero().flatten().split(step)
-    for number, index in enumerate(chunks):
-        now = time.monotonic()
-        if now > deadline:
-            break
-        rows = torch.zeros((2, len(index), node.size), dtype=program.dtype, device=program.device)
-        rows[0].scatter_(1, index.unsqueeze(1), 1.0)
-        rows[1].scatter_(1, index.unsqueeze(1), -1.0)
-        objective = Objective({source: rows.reshape(-1, 1, *node.shape)}, rows.new_zeros(2 * len(index), 1))
+def optimised_ends(program: Program, box: Interval, settings: AscentSettings, memory: int) -> Tightener:
+    """Both ends of each element, as rows whose slopes are optimised, in at most `memory` bytes."""
+
+    def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
+        objective = Objective({source: end_rows(program, source, index)}, box.lower.new_zeros(2 * len(index), 1))
         start = initial_multipliers(program, found, objective)
-        share = now + (deadline - now) / (len(chunks) - number)
-        optimum = optimise(program, box, found, objective, start, settings, share)
-        bound = certain_bound(program, box, found, objective, optimum.multipliers).minimum(box)
-        low, high = bound.reshape(2, -1)
-        lower[index], upper[index] = torch.fmax(low, lower[index]), torch.fmin(-high, upper[index])
-    found.intervals[source] = Interval(lower.reshape(old.shape), upper.reshape(old.shape))
+        optimum = optimise(program, box, found, objective, start, settings, deadline)
+        lower, upper = certain_bound(program, box, found, objective, optimum.multipliers).minimum(box).reshape(2, -1)
+        return lower, -upper
+
+    elements = FLOATS_PER_ELEMENT * program.number_size
+    return in_chunks(lambda source: memory // (program.up_to(source).graph.size * elements) // 2, tighten)
+
+
+def in_chunks(most: Callable[[int], int], tightener: Tightener) -> Tightener:
+    """At most `most(source)` elements of a node at once, each lot with its share of the time."""
+
+    def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
+        chunks = index.split(max(1, most(source)))
+        ends = []
+        for number, chunk in enumerate(chunks):
+            now = time.monotonic()
+            if now > deadline:
+                nothing = torch.full(
+                    chunk.shape, torch.inf, dtype=found.intervals[source].lower.dtype, device=chunk.device
+                )
+                ends.append((-nothing, nothing))
+            else:
+                ends.append(tightener(found, source, chunk, now + (deadline - now) / (len(chunks) - number)))
+        return torch.cat([low for low, _ in ends]), torch.cat([high for _, high in ends])
+
+    return tighten
+
+
+def end_rows(program: Program, source: int, index: Tensor) -> Tensor:
+    """Rows `[2 m, 1, *shape]` for the lower ends of the elements `index` `[m]` of a node, then for their upper ends."""
+    node = program.graph.nodes[source]
+    rows = torch.zeros((2, len(index), node.size), dtype=program.dtype, device=program.device)
+    rows[0].scatter_(1, index.unsqueeze(1), 1.0)
+    rows[1].scatter_(1, index.unsqueeze(1), -1.0)
+    return rows.reshape(-1, 1, *node.shape)

@@ -44,11 +44,15 @@ class Stacked(Protocol):
     def __len__(self) -> int: ...
 
 
+MOST_BATCHES = 32  # in a frontier, before they are joined
+
 Batch = TypeVar("Batch", bound=Stacked)
 
 
 class Frontier(Generic[Batch]):
-    """The open subproblems. Worst bound first; beyond `most` of them newest first, which keeps their number bounded."""
+    """The open subproblems. Worst bound first; beyond `most` of them newest first, which keeps their number bounded.
+
+    Each batch is kept in order, so that the worst of all are a few leading parts, and nothing else is copied."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -59,21 +63,40 @@ class Frontier(Generic[Batch]):
 
     def push(self, batch: Batch) -> None:
         if len(batch):
-            self.batches.append(batch)
+            self.batches.append(_worst_first(batch))
+        if len(self.batches) > MOST_BATCHES and len(self) <= self._most:
+            self.batches = [_worst_first(join(self.batches))]
 
     def pop(self, count: int) -> Batch:
         if len(self) > self._most:
-            last = self.batches.pop()
-            while self.batches and len(last) < count:
-                last = join([self.batches.pop(), last])
-            order = torch.arange(len(last) - 1, -1, -1, device=last.bound.device)
-        else:
-            last = join(self.batches)
-            self.batches = []
-            order = last.bound.argsort() if len(last) > count else torch.arange(len(last), device=last.bound.device)
-        if len(last) > count:
-            self.push(pick(last, order[count:]))
-        return pick(last, order[:count])
+            return self._newest(count)
+        sizes = [len(batch) for batch in self.batches]
+        worst = torch.cat([batch.bound for batch in self.batches]).argsort()[:count]
+        taken = torch.bincount(_owners(sizes, worst), minlength=len(sizes)).tolist()
+        parts = [pick(batch, slice(0, n)) for batch, n in zip(self.batches, taken, strict=True) if n]
+        rest = [pick(batch, slice(n, None)) for batch, n in zip(self.batches, taken, strict=True)]
+        self.batches = [batch for batch in rest if len(batch)]
+        return join(parts)
+
+    def _newest(self, count: int) -> Batch:
+        """Of the last batches, those nearest to a proof."""
+        last = self.batches.pop()
+        while self.batches and len(last) < count:
+            last = _worst_first(join([self.batches.pop(), last]))
+        cut = max(0, len(last) - count)
+        if cut:
+            self.batches.append(pick(last, slice(0, cut)))
+        return pick(last, slice(cut, None))
 
     def worst(self) -> float:
-        return min((float(b.bound.min()) for b in self.batches), default=float("inf"))
+        return min((float(batch.bound[0]) for batch in self.batches), default=float("inf"))
+
+
+def _worst_first(batch: Batch) -> Batch:
+    return pick(batch, batch.bound.argsort())
+
+
+def _owners(sizes: list[int], places: Tensor) -> Tensor:
+    """Which of consecutive stretches of these `sizes` each place is in."""
+    ends = torch.tensor(sizes, device=places.device).cumsum(0)
+    return torch.searchsorted(ends, places, right=True)

@@ -1,5 +1,7 @@
 """The root of the search over neurons: the dearest bounds, once for each input box, and one subproblem for each
-disjunct that they leave open."""
+disjunct that they leave open.
+
+The neurons' bounds get better in passes over the network, each about twice as dear as the one before."""
 
 from __future__ import annotations
 
@@ -12,84 +14,93 @@ from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program
-from verifier.bounding.tighten import FLOATS_PER_ELEMENT, tighten_nodes
-from verifier.core.interval import Interval
+from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
 from verifier.core.problem import Problem
 from verifier.core.stacked import join
+from verifier.search.ends import searched_ends
 from verifier.search.neurons import objective_of
 from verifier.search.outcome import Limits
-from verifier.search.subproblems import Kept, Subproblems
-from verifier.settings import AscentSettings, SearchSettings
+from verifier.search.subproblems import Kept, Subproblems, whole_boxes
+from verifier.settings import SearchSettings
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
-ROOT_SHARE = 0.2  # of the time left: at most this goes into the bounds of neurons at the root
+LEAST_GAINS = (1.0, 0.02, 0.01, 0.005, 0.0025)  # of the width of a node's neurons by a round of splits; first only slopes
+PASS_SHARE = 0.4  # of the time left: at most this goes into one pass over the neurons
+DEARER = 2.0  # times the last pass: the least that the next one is expected to take
+WORTHWHILE = 0.2  # of what the bounds lack: a pass with splits that gains less is the last
 
 
-def open_root(
-    program: Program, problem: Problem, still: Tensor, settings: SearchSettings, limits: Limits
-) -> tuple[Kept, Subproblems]:
-    """Optimised bounds over each box, and those of its disjuncts that are `still` open `[boxes, disjuncts]` and that
-    they do not refute. Every disjunct must have a row."""
-    box = problem.box.reshape(-1, *program.graph.input_shape)
-    memory, deadline = limits.memory, limits.deadline
-    effort = Effort(memory // 2, deadline)
-    found = _plain(bound_nodes(program, box, "crown", None, effort))
-    every = still.nonzero()
-    size = program.graph.size * FLOATS_PER_ELEMENT * program.number_size
-    pairs = every.split(max(1, memory // 2 // size))
-    bound = torch.cat([_bound(program, problem, box, found, part, settings.root, deadline) for part in pairs])
-    open_now = ~(bound.isfinite() & (bound > 0))
-    boxes = every[open_now, 0].unique()
-    if len(boxes) > MOST_TIGHTENED:
-        boxes = boxes[:0]
-    seconds = ROOT_SHARE * max(0.0, deadline - time.monotonic())
-    end = time.monotonic() + seconds
-    parts = [found.select(slice(i, i + 1)) for i in range(len(box.lower))]
-    for number, i in enumerate(boxes.tolist()):
-        share = (end - time.monotonic()) / (len(boxes) - number)
-        parts[i] = tighten_nodes(program, box.select(slice(i, i + 1)), parts[i], settings.neurons, share, memory // 2)
-    found = join(parts)
-    kept = Kept(program, found)
-    rest = every[open_now]
-    return kept, _subproblems(kept, problem, box, rest, bound[open_now])
+class Root:
+    """Bounds over each box of a query, and which of its disjuncts `still` `[boxes, disjuncts]` they leave open. Every
+    disjunct must have a row."""
+
+    def __init__(
+        self, program: Program, problem: Problem, still: Tensor, settings: SearchSettings, limits: Limits
+    ) -> None:
+        self.program, self.problem, self.settings, self.limits = program, problem, settings, limits
+        self.box = problem.box.reshape(-1, *program.graph.input_shape)
+        effort = Effort(limits.memory // 2, limits.deadline)
+        self.found = _plain(bound_nodes(program, self.box, "crown", None, effort))
+        self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
+        self.passes = list(LEAST_GAINS)
+        self.seconds = 0.0  # that the last pass took
+        self._bound_rows()
+
+    def can_tighten(self) -> bool:
+        """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
+        boxes = len(self.pairs[:, 0].unique())
+        fits = DEARER * self.seconds < PASS_SHARE * (self.limits.deadline - time.monotonic())
+        return bool(self.passes) and 0 < boxes <= MOST_TIGHTENED and fits
+
+    def tighten(self) -> None:
+        """One more pass."""
+        began, before, least_gain = time.monotonic(), float(-self.bound.clamp(max=0).sum()), self.passes.pop(0)
+        self.found = self._tightened(least_gain)
+        self._bound_rows()
+        self.seconds = time.monotonic() - began
+        if least_gain < 1 and float(-self.bound.clamp(max=0).sum()) > (1 - WORTHWHILE) * before:
+            self.passes = []
+
+    def subproblems(self) -> tuple[Kept, Subproblems]:
+        kept, (which, slot) = Kept(self.program, self.found), self.pairs.T
+        objective = objective_of(self.problem, self.program, which, slot)
+        return kept, whole_boxes(kept, objective, self.box, which, slot, self.bound)
+
+    def _bound_rows(self) -> None:
+        """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
+        size = self.program.graph.size * FLOATS_PER_ELEMENT * self.program.number_size
+        parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
+        bounds = [self._optimised(*part.T) for part in parts]
+        self.bound = torch.fmax(self.bound, torch.cat([self.bound[:0], *bounds]))
+        rest = (~(self.bound.isfinite() & (self.bound > 0))).nonzero().flatten()
+        self.pairs, self.bound = self.pairs[rest], self.bound[rest]
+
+    def _optimised(self, which: Tensor, slot: Tensor) -> Tensor:
+        """Bounds `[n]` of disjuncts `slot` `[n]` of the boxes `which` `[n]`."""
+        objective = objective_of(self.problem, self.program, which, slot)
+        found = self.found.select(which)
+        box = self.box if len(self.box.lower) == 1 else self.box.select(which)
+        start = initial_multipliers(self.program, found, objective)
+        optimum = optimise(self.program, box, found, objective, start, self.settings.root, self.limits.deadline)
+        return certain_bound(self.program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
+
+    def _tightened(self, least_gain: float) -> NodeBounds:
+        """Better bounds of the neurons over each box with an open disjunct."""
+        parts = [self.found.select(slice(i, i + 1)) for i in range(len(self.box.lower))]
+        boxes = self.pairs[:, 0].unique().tolist()
+        end = time.monotonic() + PASS_SHARE * max(0.0, self.limits.deadline - time.monotonic())
+        memory = self.limits.memory // 2
+        for number, i in enumerate(boxes):
+            now, box = time.monotonic(), self.box.select(slice(i, i + 1))
+            tightener = (
+                searched_ends(self.program, box, self.settings, memory, least_gain)
+                if least_gain < 1
+                else optimised_ends(self.program, box, self.settings.neurons, memory)
+            )
+            deadline = now + (end - now) / (len(boxes) - number)
+            parts[i] = tighten_nodes(self.program, box, parts[i], tightener, deadline)
+        return join(parts)
 
 
 def _plain(found: NodeBounds) -> NodeBounds:
     return NodeBounds(found.intervals, found.planes)
-
-
-def _bound(
-    program: Program,
-    problem: Problem,
-    box: Interval,
-    found: NodeBounds,
-    pairs: Tensor,
-    settings: AscentSettings,
-    deadline: float,
-) -> Tensor:
-    """Optimised bounds of the (box, disjunct) `pairs` `[n, 2]`."""
-    which, slot = pairs.T
-    objective = objective_of(problem, program, which, slot)
-    own = found.select(which)
-    region = box if len(box.lower) == 1 else box.select(which)
-    start = initial_multipliers(program, own, objective)
-    optimum = optimise(program, region, own, objective, start, settings, deadline)
-    return certain_bound(program, region, own, objective, optimum.multipliers).minimum(region)[:, 0]
-
-
-def _subproblems(kept: Kept, problem: Problem, box: Interval, pairs: Tensor, bound: Tensor) -> Subproblems:
-    program, (which, slot) = kept.program, pairs.T
-    found = kept.base.select(which)
-    objective = objective_of(problem, program, which, slot)
-    multipliers = initial_multipliers(program, found, objective, tuple(kept.index))
-    neurons = kept.neurons(found)
-    fill = lambda v: v.expand(len(which), *v.shape[1:])  # noqa: E731
-    return Subproblems(
-        box=box.select(which),
-        problem=which,
-        disjunct=slot,
-        neurons={k: Interval(fill(v.lower), fill(v.upper)) for k, v in neurons.items()},
-        multipliers=kept.compress(multipliers),
-        bound=bound,
-        share=torch.full((len(which),), 1.0 / max(1, len(which)), dtype=torch.float64, device=program.device),
-    )

@@ -19,12 +19,13 @@ from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
 from verifier.search.outcome import Candidates, Limits, Outcome
-from verifier.search.root import open_root
+from verifier.search.root import Root
 from verifier.settings import SearchSettings
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
 TURN = 1.0  # seconds
 PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
+SEARCHED = 0.5  # of the time of a pass over the root's bounds: so long a search goes on before the next pass
 FIRST_HANDED = 16  # boxes handed over at first; their number doubles when they are decided in time, else it halves
 
 
@@ -59,7 +60,7 @@ class Strategy:
         varying = (self.problem.box.upper > self.problem.box.lower).flatten(1).sum(1)
         hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(self.problem.disjuncts)):
-            return self._neurons(self.problem, self.problem.real, self.limits, self.candidates, self.observer).run()
+            return self._neurons(self.problem, self.problem.real, self.limits, self.candidates, self.observer)[1]
         return self._in_turns()
 
     def _in_turns(self) -> Outcome:
@@ -84,8 +85,7 @@ class Strategy:
         problem = self.problem.select(domains.problem, domains.box)
         limits = Limits(min(self.limits.deadline, time.monotonic() + TURN), self.limits.memory)
         candidates = lambda points, which: self.candidates(points, domains.problem[which])  # noqa: E731
-        search = self._neurons(problem, domains.open, limits, candidates, ignore)
-        outcome = search.run()
+        search, outcome = self._neurons(problem, domains.open, limits, candidates, ignore)
         undecided = search.undecided(len(domains))
         self.inputs.take_back(domains, undecided, outcome.bounded)
         self.decisive = float(undecided.float().mean()) < 0.5
@@ -94,9 +94,19 @@ class Strategy:
 
     def _neurons(
         self, problem: Problem, still: Tensor, limits: Limits, candidates: Candidates, observer: Observer
-    ) -> NeuronSearch:
-        kept, roots = open_root(self.programs[0], problem, still, self.settings, limits)
-        return NeuronSearch(kept, roots, self.programs[1], problem, self.settings, limits, candidates, observer)
+    ) -> tuple[NeuronSearch, Outcome]:
+        """Searches over neurons, each from better bounds of the root than the one before, while these pay; the last."""
+        program, precise = self.programs
+        root, bounded = Root(program, problem, still, self.settings, limits), 0
+        while True:
+            if root.can_tighten():
+                root.tighten()
+            search = NeuronSearch(*root.subproblems(), precise, problem, self.settings, limits, candidates, observer)
+            search.bounded = bounded
+            outcome = search.run(SEARCHED * root.seconds if root.can_tighten() else float("inf"))
+            if outcome.found or not outcome.open or time.monotonic() >= limits.deadline:
+                return search, outcome
+            bounded = outcome.bounded
 
     def _neurons_serve(self) -> bool:
         """There are neurons to split, and every disjunct has a row: without one, any point violates it."""

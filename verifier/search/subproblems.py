@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Multipliers
+from verifier.bounding.optimise import Multipliers, Objective, initial_multipliers
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
@@ -43,6 +43,25 @@ class Subproblems:
 
     def replace(self, **changes: object) -> Subproblems:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def whole_boxes(
+    kept: Kept, objective: Objective, box: Interval, which: Tensor, disjunct: Tensor, bound: Tensor
+) -> Subproblems:
+    """The subproblems from which a search starts: box `which` `[n]` of `box` with the rows `disjunct` `[n]`, of which
+    `objective` is a description and `bound` a bound."""
+    found = kept.base.select(which)
+    multipliers = initial_multipliers(kept.program, found, objective, tuple(kept.index))
+    fill = lambda v: v.expand(len(which), *v.shape[1:])  # noqa: E731
+    return Subproblems(
+        box=box.select(which),
+        problem=which,
+        disjunct=disjunct,
+        neurons={k: Interval(fill(v.lower), fill(v.upper)) for k, v in kept.neurons(found).items()},
+        multipliers=kept.compress(multipliers),
+        bound=bound,
+        share=torch.full((len(which),), 1.0 / max(1, len(which)), dtype=torch.float64, device=bound.device),
+    )
 
 
 class Kept:

@@ -1,0 +1,154 @@
+"""One step of branch and bound over neurons: a batch of subproblems is bounded, cut down, and split.
+
+A bound is optimised from the parent's multipliers. What it proves is dropped, the minimiser of its relaxation is tried
+as a violation, the box is clipped to where the bound's own row can be violated, and what is left is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.engine import Effort, bound_nodes
+from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.optimise import Dual, Multipliers, Objective, Optimum, certain_bound, optimise
+from verifier.bounding.program import Program
+from verifier.core.flat import flat
+from verifier.core.rounding import narrow_down
+from verifier.core.stacked import cast, join, pick
+from verifier.search.branching import estimate, most_costly, split
+from verifier.search.outcome import Candidates, Limits
+from verifier.search.rows import clip_by
+from verifier.search.subproblems import Kept, Subproblems
+from verifier.settings import SearchSettings
+
+REFRESHED = 64  # neurons of a subproblem of which new bounds are computed
+LIVE_FLOATS = 16  # alive for each element of each node while a batch is bounded
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """`children` and `stuck`: the parts that are still open, and the open subproblems that cannot be split. `found`: a
+    violation was confirmed. `lacking`, `raised`: what the parents' bounds lacked to zero, and how much was gained."""
+
+    children: Subproblems
+    stuck: Subproblems
+    found: bool
+    lacking: float
+    raised: float
+
+
+class Expander:
+    """Expands subproblems that `kept` describes, each with the rows that `objective` gives for it.
+
+    `precise`: how to get the program in double precision for close calls, None where they do not matter."""
+
+    def __init__(
+        self,
+        kept: Kept,
+        objective: Callable[[Subproblems], Objective],
+        settings: SearchSettings,
+        limits: Limits,
+        candidates: Candidates,
+        precise: Callable[[], Program] | None,
+    ) -> None:
+        self.kept, self.program, self.objective = kept, kept.program, objective
+        self.settings, self.limits = settings, limits
+        self.candidates, self.precise = candidates, precise
+
+    @property
+    def most(self) -> int:
+        """Subproblems that can be expanded at once: the setting, or as many as the memory budget holds."""
+        size = self.program.graph.size * LIVE_FLOATS * self.program.number_size
+        return max(1, min(self.settings.batch, self.limits.memory // 2 // size))
+
+    def expand(self, domains: Subproblems, refresh: bool, levels: int) -> Expanded:
+        """`refresh`: compute the bounds of the neurons anew, instead of only inheriting them. `levels`: so many splits,
+        one after the other."""
+        none, before = pick(domains, slice(0, 0)), domains.bound
+        objective = self.objective(domains)
+        found = self._refreshed(domains, objective) if refresh else self._propagated(domains)
+        domains = domains.replace(neurons=self.kept.neurons(found))
+        whole = (~domains.contradicts()).nonzero().flatten()
+        if len(whole) < len(domains):
+            domains, found, objective = pick(domains, whole), found.select(whole), objective.select(whole)
+        lacking, raised = _rise(before, torch.zeros_like(before))  # as for one that contradicts itself
+        if not len(domains):
+            return Expanded(none, none, False, lacking, raised)
+        free = self.kept.expand(domains.multipliers, found)
+        optimum = optimise(
+            self.program, domains.box, found, objective, free, self.settings.ascent, self.limits.deadline
+        )
+        form = certain_bound(self.program, domains.box, found, objective, optimum.multipliers)
+        bound = self._recheck(domains, found, objective, optimum, form.minimum(domains.box)[:, 0])
+        lacking, raised = _rise(domains.bound, bound)
+        domains = domains.replace(
+            bound=torch.fmax(bound, domains.bound), multipliers=self.kept.compress(optimum.multipliers)
+        )
+        still = (~(bound.isfinite() & (bound > 0))).nonzero().flatten()
+        if len(still) and self.candidates(optimum.minimiser[still], domains.problem[still]):
+            return Expanded(pick(domains, still), none, True, lacking, raised)
+        domains = domains.replace(box=clip_by(form, domains.box))
+        still = still[flat(domains.box.lower <= domains.box.upper).all(1)[still]]
+        if not len(still):
+            return Expanded(none, none, False, lacking, raised)
+        parts = pick(domains, still), found.select(still), objective.select(still), pick(optimum.multipliers, still)
+        return Expanded(*self._branch(*parts, levels), False, lacking, raised)
+
+    def _recheck(
+        self, domains: Subproblems, found: NodeBounds, objective: Objective, optimum: Optimum, bound: Tensor
+    ) -> Tensor:
+        """The bounds, in double precision where only the rounding of single precision keeps one from being positive."""
+        close = ((optimum.bound > 0) & ~(bound > 0)).nonzero().flatten()
+        if not len(close) or self.precise is None or not objective.exact:
+            return bound
+        wide = lambda part: cast(part, torch.float64)  # noqa: E731
+        box, known = wide(domains.box.select(close)), wide(found.select(close))
+        rows, multipliers = wide(objective.select(close)), wide(pick(optimum.multipliers, close))
+        form = certain_bound(self.precise(), box, known, rows, multipliers)
+        return bound.index_copy(0, close, narrow_down(form.minimum(box)[:, 0], bound.dtype))
+
+    def _refreshed(self, domains: Subproblems, objective: Objective) -> NodeBounds:
+        """Bounds of the nodes, computed anew for the neurons that the parent's bound relies on most."""
+        inherited = self.kept.node_bounds(domains)
+        dual = Dual(self.program, domains.box, inherited, objective)
+        dual.value(dual.projected(self.kept.expand(domains.multipliers, inherited)))
+        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(self.kept, dual, REFRESHED))
+        return bound_nodes(self.program, domains.box, "crown", inherited.intervals, effort)
+
+    def _propagated(self, domains: Subproblems) -> NodeBounds:
+        """Bounds of the nodes, inherited and by interval arithmetic. That costs little and shows most subproblems that
+        contradict themselves, which otherwise are split down to points."""
+        return bound_nodes(self.program, domains.box, "interval", self.kept.intervals(domains))
+
+    def _branch(
+        self, domains: Subproblems, found: NodeBounds, objective: Objective, free: Multipliers, levels: int
+    ) -> tuple[Subproblems, Subproblems]:
+        """Children, and the subproblems that cannot be split."""
+        dual = Dual(self.program, domains.box, found, objective)
+        dual.value(dual.projected(free))
+        choices = estimate(self.kept, domains, dual, levels, self.settings.width_exponent)
+        possible = choices.score[:, 0] > -torch.inf
+        left, rest = pick(domains, ~possible), possible.nonzero().flatten()
+        domains, choices = pick(domains, rest), pick(choices, rest)
+        if not len(domains):
+            return domains, left
+        children, place, score = domains, choices.place, choices.score
+        for level in range(place.shape[1]):
+            again = score[:, level] > -torch.inf
+            kept = pick(children, ~again)
+            parts = split(self.kept, pick(children, again), place[again, level])
+            children = join([kept, parts])
+            place = torch.cat([place[~again], place[again].repeat(2, 1)])
+            score = torch.cat([score[~again], score[again].repeat(2, 1)])
+        return children, left
+
+
+def _rise(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """What the parents' bounds lacked to zero, and how much of it their children gained; sums."""
+    lacking = torch.nan_to_num(-before.clamp(max=0), posinf=0.0)
+    raised = torch.nan_to_num(torch.minimum(after - before, lacking), nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0)
+    return float(lacking.sum()), float(raised.sum())
