@@ -27,7 +27,8 @@ def by_slopes(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
 
 
 def by_splits(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
-    return searched_ends(program, box, SearchSettings(ends=SETTINGS), memory, 0.01)
+    influence = {s: torch.ones(program.graph.nodes[s].size, dtype=program.dtype) for s in program.splittable}
+    return searched_ends(program, box, influence, SearchSettings(ends=SETTINGS), memory, 0.01)
 
 
 TIGHTENERS = {"slopes": by_slopes, "splits": by_splits}

@@ -432,7 +432,9 @@ class _Ascent:
                 if key not in dual.lines:
                     continue
                 size = self._width(self.program.graph.nodes[key].inputs[0]) * dual.lines[key].rows.abs()
-                reach = ranges[key].upper - ranges[key].lower
+                op = self.program.graph.nodes[key].op
+                assert isinstance(op, Sloped)
+                reach = (ranges[key].upper - ranges[key].lower) * op.pace
                 move = self._move(place, key, gradient.groups()[place][key] * reach / (size + tiny(value.dtype)))
                 value.add_(move, alpha=self.settings.slope_rate * decay)
         for key, value in free.bounds.items():

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -148,8 +148,11 @@ class Line:
 class Sloped(Elementwise):
     """y = f(x) whose lines may have other slopes than those `relax` chooses: what optimised bounds vary.
 
-    Slopes are `[batch, spec, *shape]`, and the box `[batch, 1, *shape]`.
+    Slopes are `[batch, spec, *shape]`, and the box `[batch, 1, *shape]`. `pace`: how large steps of an ascent may be, 1
+    for lines that turn about a kink, whose best slopes are the ends of their range.
     """
+
+    pace: ClassVar[float] = 1.0
 
     @abstractmethod
     def slope_ranges(self, box: Interval) -> tuple[Interval, Interval | None]:

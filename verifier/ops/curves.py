@@ -19,7 +19,7 @@ from torch import Tensor
 
 from verifier.core.interval import Interval
 from verifier.core.rounding import tiny, unit
-from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
+from verifier.ops.scalar import SMOOTH_PACE, Point, Scalar, chord_slope, clamp_to
 
 LIBRARY_ULPS = 8  # what a vectorised elementary function may be off by, with a margin
 BISECTIONS = 12
@@ -37,6 +37,7 @@ class Curve(Scalar):
     low: ClassVar[float] = -torch.inf
     high: ClassVar[float] = torch.inf
     monotone: ClassVar[bool] = False
+    pace: ClassVar[float] = SMOOTH_PACE
 
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from verifier.core.rounding import tiny, unit
 Point = tuple[Tensor, Interval]
 """A place x and an enclosure of f(x), both `[batch, *shape]`."""
 
+SMOOTH_PACE = 0.2  # the best slopes of a smooth function are inside of their range; large steps jump over them
 ROUNDINGS = 8  # of f - a x relative to |f| + |a x|: product, difference, and what a point is off by
 
 

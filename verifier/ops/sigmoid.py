@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
 from verifier.core.rounding import tiny, unit
-from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
+from verifier.ops.scalar import SMOOTH_PACE, Point, Scalar, chord_slope, clamp_to
 
 LIBRARY_ULPS = 8  # what a vectorised exponential may be off by, with a margin
 BISECTIONS = 12
@@ -27,6 +28,7 @@ class _SShaped(Scalar):
 
     low: float
     high: float
+    pace: ClassVar[float] = SMOOTH_PACE
 
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor: ...
@@ -54,8 +56,10 @@ class _SShaped(Scalar):
         return [(x, self._at(x)) for x in places]
 
     def _tangent_through(self, end: Tensor, other: Tensor) -> Tensor:
-        """Slope of the line through (end, f(end)) that touches f on the far side of 0, between 0 and `other`."""
-        value, near, far = self.evaluate(end), torch.zeros_like(end), other
+        """Slope of the line through (end, f(end)) that touches f on the far side of 0, between 0 and `other`; where 0
+        is outside, the tangent at the end next to it."""
+        between = Interval(torch.minimum(end, other), torch.maximum(end, other))
+        value, near, far = self.evaluate(end), clamp_to(between, 0.0), other
         for _ in range(BISECTIONS):
             middle = near / 2 + far / 2
             # The tangent at `middle` passes f(end) on the outer side once `middle` is beyond the touching point.

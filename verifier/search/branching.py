@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.optimise import Dual
+from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Sloped
@@ -36,7 +37,7 @@ def estimate(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: 
     `dual` holds the lines that the subproblems' bounds use."""
     scores = []
     for source, index in kept.index.items():
-        score = _neuron_scores(kept, dual, source)
+        score = neuron_scores(kept.program, dual, source)
         scores.append(flat(score)[:, index])
     neurons = torch.cat(scores, 1) if scores else domains.bound.new_zeros(len(domains), 0)
     inputs = _input_scores(domains, dual, exponent)
@@ -47,18 +48,18 @@ def estimate(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: 
 
 def most_costly(kept: Kept, dual: Dual, count: int) -> dict[int, Tensor]:
     """By node, a mask `[n, size]` of the `count` neurons of each subproblem whose relaxation costs the bound most."""
-    scores = {source: flat(_neuron_scores(kept, dual, source)) for source in kept.index}
+    scores = {source: flat(neuron_scores(kept.program, dual, source)) for source in kept.index}
     every = torch.cat(list(scores.values()), 1)
     least = every.topk(min(count, every.shape[1]), 1).values[:, -1:].clamp(min=torch.finfo(every.dtype).tiny)
     return {source: score >= least for source, score in scores.items()}
 
 
-def _neuron_scores(kept: Kept, dual: Dual, source: int) -> Tensor:
+def neuron_scores(program: Program, dual: Dual, source: int) -> Tensor:
     """`[n, *shape]`: what splitting each element of a node could gain; 0 where it cannot be split."""
     box = dual.found.intervals[source]
     total = torch.zeros_like(box.lower)
-    for reader in kept.program.graph.consumers[source]:
-        op = kept.program.graph.nodes[reader].op
+    for reader in program.graph.consumers[source]:
+        op = program.graph.nodes[reader].op
         if not isinstance(op, Sloped) or reader not in dual.lines:
             continue
         lines = dual.lines[reader]

@@ -25,6 +25,7 @@ from verifier.search.subproblems import Kept, Subproblems, whole_boxes
 from verifier.settings import SearchSettings
 
 LEAVES = 32  # of an end, for which there must be memory
+COVERED = 0.95  # of the influence of a node's neurons: those that have the rest are not worth a search
 FIRST_LEVELS = 2  # splits at once in the first round: with one, two rounds are needed to gain anything
 
 
@@ -99,10 +100,15 @@ class EndSearch:
 
 
 def searched_ends(
-    program: Program, box: Interval, settings: SearchSettings, memory: int, least_gain: float
+    program: Program,
+    box: Interval,
+    influence: dict[int, Tensor],
+    settings: SearchSettings,
+    memory: int,
+    least_gain: float,
 ) -> Tightener:
-    """Both ends of each element, each by a search of its own."""
-
+    """Both ends of each element that matters, each by a search of its own. `influence`: by node, what the relaxation of
+    each of its elements costs the bounds that are wanted, `[size]`."""
     settings = replace(settings, ascent=settings.ends)
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
@@ -113,4 +119,20 @@ def searched_ends(
         leaf = program.up_to(source).graph.size * program.number_size  # at most: only undecided neurons are kept
         return memory // 2 // (2 * leaf * LEAVES)
 
-    return in_chunks(most, tighten)
+    in_parts = in_chunks(most, tighten)
+
+    def tighten_important(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
+        some = _important(influence[source][index])
+        low = torch.full(index.shape, -torch.inf, dtype=program.dtype, device=program.device)
+        high = -low
+        low[some], high[some] = in_parts(found, source, index[some], deadline)
+        return low, high
+
+    return tighten_important
+
+
+def _important(influence: Tensor) -> Tensor:
+    """Positions of the fewest elements that have nearly all of the influence together."""
+    order = influence.argsort(descending=True)
+    above = influence[order].cumsum(0) - influence[order]
+    return order[above <= COVERED * influence.sum()]

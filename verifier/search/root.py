@@ -12,11 +12,13 @@ from torch import Tensor
 
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import Dual, certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
+from verifier.core.flat import flat
 from verifier.core.problem import Problem
 from verifier.core.stacked import join
+from verifier.search.branching import neuron_scores
 from verifier.search.ends import searched_ends
 from verifier.search.neurons import objective_of
 from verifier.search.outcome import Limits
@@ -24,7 +26,13 @@ from verifier.search.subproblems import Kept, Subproblems, whole_boxes
 from verifier.settings import SearchSettings
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
-LEAST_GAINS = (1.0, 0.02, 0.01, 0.005, 0.0025)  # of the width of a node's neurons by a round of splits; first only slopes
+LEAST_GAINS = (
+    1.0,
+    0.02,
+    0.01,
+    0.005,
+    0.0025,
+)  # of the width of a node's neurons by a round of splits; first only slopes
 PASS_SHARE = 0.4  # of the time left: at most this goes into one pass over the neurons
 DEARER = 2.0  # times the last pass: the least that the next one is expected to take
 WORTHWHILE = 0.2  # of what the bounds lack: a pass with splits that gains less is the last
@@ -42,6 +50,7 @@ class Root:
         effort = Effort(limits.memory // 2, limits.deadline)
         self.found = _plain(bound_nodes(program, self.box, "crown", None, effort))
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
+        self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = list(LEAST_GAINS)
         self.seconds = 0.0  # that the last pass took
         self._bound_rows()
@@ -69,6 +78,8 @@ class Root:
     def _bound_rows(self) -> None:
         """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
         size = self.program.graph.size * FLOATS_PER_ELEMENT * self.program.number_size
+        for source in self.program.splittable:
+            self.influence[source] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[source].size)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
         bounds = [self._optimised(*part.T) for part in parts]
         self.bound = torch.fmax(self.bound, torch.cat([self.bound[:0], *bounds]))
@@ -82,6 +93,10 @@ class Root:
         box = self.box if len(self.box.lower) == 1 else self.box.select(which)
         start = initial_multipliers(self.program, found, objective)
         optimum = optimise(self.program, box, found, objective, start, self.settings.root, self.limits.deadline)
+        dual = Dual(self.program, box, found, objective)
+        dual.value(dual.projected(optimum.multipliers))
+        for source, total in self.influence.items():
+            total.index_add_(0, which, flat(neuron_scores(self.program, dual, source)).expand(len(which), -1))
         return certain_bound(self.program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
 
     def _tightened(self, least_gain: float) -> NodeBounds:
@@ -92,8 +107,9 @@ class Root:
         memory = self.limits.memory // 2
         for number, i in enumerate(boxes):
             now, box = time.monotonic(), self.box.select(slice(i, i + 1))
+            influence = {source: total[i] for source, total in self.influence.items()}
             tightener = (
-                searched_ends(self.program, box, self.settings, memory, least_gain)
+                searched_ends(self.program, box, influence, self.settings, memory, least_gain)
                 if least_gain < 1
                 else optimised_ends(self.program, box, self.settings.neurons, memory)
             )
