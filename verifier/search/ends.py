@@ -66,7 +66,7 @@ class EndSearch:
         while len(self.leaves) and time.monotonic() < self.limits.deadline:
             self._expand(self._worst(), 1 if rounds else FIRST_LEVELS)
             rounds, before, width = rounds + 1, width, self._width()
-            if rounds > 2 and before - width < least_gain * before:
+            if rounds > 2 and not before - width > least_gain * before:  # not a number: unbounded inputs
                 break
         lower, upper = self.bound().reshape(2, -1)
         return lower, -upper

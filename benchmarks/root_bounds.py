@@ -1,0 +1,147 @@
+"""What each kind of bound gains at the root, and what it takes, on one open instance of each family.
+
+    python benchmarks/root_bounds.py DIR OUT.csv [--family NAME] [--seconds 60]
+
+DIR holds a folder for each family, with an instances.csv (network, property, timeout). Taken is the first instance that
+interval bounds leave open. For each method it writes: seconds, how many rows of the property are proved, and the mean
+of the bounds of those rows that the first method leaves open (positive ones count as 0), divided by that of CROWN: 1 is
+as loose as CROWN, 0 is a proof. Later methods include what the earlier ones found:
+
+    interval, forward   of the outputs, each by itself
+    crown               backward bounds of the undecided neurons, then of the rows
+    alpha rows          slopes of the rows' bounds optimised
+    alpha rows, lambda  with the weights of a conjunction's rows
+    alpha neurons       slopes of the neurons' bounds too
+    splits, pass k      each end of each neuron that matters searched by itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+import torch
+from torch import Tensor
+
+import verifier
+from verifier.bounding.engine import Effort, output_interval
+from verifier.bounding.program import Program, prepare
+from verifier.core.flat import flat
+from verifier.core.problem import Problem, build_problem
+from verifier.errors import VerifierError
+from verifier.search.neurons import objective_of
+from verifier.search.outcome import Limits
+from verifier.search.root import Root
+from verifier.settings import AscentSettings, SearchSettings
+
+MEMORY = 4 << 30
+COLUMNS = ("family", "network", "property", "method", "seconds", "rows", "proved", "beside_crown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--family", help="only this one")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="for all methods of one instance that are optimised"
+    )
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    with options.table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for listing in sorted(options.folder.glob(f"{options.family or '*'}/instances.csv")):
+            for row in first_open(listing, options.seconds):
+                writer.writerow((listing.parent.name, *row))
+                file.flush()
+                print(listing.parent.name, *row, flush=True)
+
+
+def first_open(listing: Path, seconds: float) -> list[tuple[object, ...]]:
+    """The rows of the table for the first instance with something to tell; none if there is no such instance."""
+    for network, prop, *_ in csv.reader(listing.read_text().splitlines()):
+        try:
+            found = list(compare(listing.parent / network, listing.parent / prop, seconds))
+        except VerifierError as error:
+            print(listing.parent.name, Path(network).name, Path(prop).name, error, flush=True)
+            return []
+        if found:
+            return [(Path(network).name, Path(prop).name, *row) for row in found]
+    return []
+
+
+def compare(network: Path, prop: Path, seconds: float) -> Iterator[tuple[object, ...]]:
+    """(method, seconds, rows, proved, mean open bound beside CROWN's); nothing where intervals prove all."""
+    loaded = verifier.load(network)
+    problem = build_problem(verifier.read_property(prop), torch.float32, "cpu")
+    program = prepare(loaded.graph, torch.float32)
+    plain = {method: timed(lambda: row_margins(program, problem, method)) for method in ("interval", "forward")}  # noqa: B023
+    open_rows = ~(plain["interval"][1] > 0)
+    if not bool(open_rows.any()):
+        return
+    limits = Limits(time.monotonic() + seconds, MEMORY)
+    table = list(optimised(program, problem, limits))
+    crown = lack(table[0][2], open_rows)
+    for name, took, bounds in [(k, *v) for k, v in plain.items()] + table:
+        beside = lack(bounds, open_rows) / crown if crown else float("nan")
+        yield name, round(took, 3), open_rows.numel(), int((bounds > 0).sum()), round(beside, 4)
+
+
+def optimised(program: Program, problem: Problem, limits: Limits) -> Iterator[tuple[str, float, Tensor]]:
+    """Each method, its seconds with those of what it builds on, and the bounds `[disjuncts]`."""
+    single = problem.most_rows == 1
+    began = time.monotonic()
+    for name, iterations, weights in (("crown", 0, 0.0), ("alpha rows", 40, 0.0), ("alpha rows, lambda", 40, 1.0)):
+        if weights and single:
+            continue
+        began = time.monotonic()
+        settings = SearchSettings(root=AscentSettings(iterations=iterations, weight_rate=weights, enough=float("inf")))
+        root = Root(program, problem, problem.real, settings, limits)
+        yield name, time.monotonic() - began, of_all(root, problem)
+    number = 0
+    while root.can_tighten():
+        root.tighten()
+        name = f"splits, pass {number}" if number else "alpha neurons"
+        yield name, time.monotonic() - began, of_all(root, problem)
+        number += 1
+
+
+def of_all(root: Root, problem: Problem) -> Tensor:
+    """Bounds of all disjuncts `[all]`; those that the root has proved count as infinite."""
+    bounds = torch.full(problem.real.shape, torch.inf)
+    bounds[root.pairs[:, 0], root.pairs[:, 1]] = root.bound
+    return bounds[problem.real]
+
+
+def row_margins(program: Program, problem: Problem, method: str) -> Tensor:
+    """From the outputs' bounds: of each disjunct the margin of its best row `[all]`."""
+    box = problem.box.reshape(-1, *program.graph.input_shape)
+    outputs = output_interval(program, box, method, Effort(MEMORY // 2))
+    lower, upper = flat(outputs.lower), flat(outputs.upper)
+    which, slot = problem.real.nonzero().T
+    objective = objective_of(problem, program, which, slot)
+    rows = objective.rows[program.graph.output].flatten(2)
+    ends = torch.where(rows > 0, lower[which].unsqueeze(1), upper[which].unsqueeze(1))
+    margins = (rows * ends).sum(2) + objective.offset
+    return margins.amax(1)
+
+
+def lack(bounds: Tensor, rows: Tensor) -> float:
+    return float(torch.nan_to_num(-bounds.clamp(max=0), nan=torch.inf)[rows].mean())
+
+
+def timed(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    began = time.monotonic()
+    value = function()
+    return time.monotonic() - began, value
+
+
+if __name__ == "__main__":
+    main()
