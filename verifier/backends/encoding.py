@@ -31,8 +31,8 @@ EPS = 2 * unit(torch.float64)
 @dataclass(frozen=True, eq=False)
 class Neurons:
     """All `N` undecided neurons, in the order of their nodes, each with up to K columns; phase p of a neuron belongs to
-    its column p. `columns` `[N, K]` (0 where not `real`), `sizes`, `gains`, `real` `[N, K]`, `bend`, `start` `[N]` as in
-    `NodeNeurons`; `node` `[N]`; `row` `[N]` the row that ties a bend's columns to its argument, else -1."""
+    its column p. `columns` `[N, K]` (0 where not `real`); `sizes`, `gains`, `real` `[N, K]`, `bend`, `start` `[N]` as
+    in `NodeNeurons`; `node` `[N]`; `row` `[N]` the row that ties a bend's columns to its argument, else -1."""
 
     columns: np.ndarray
     sizes: np.ndarray
@@ -171,7 +171,7 @@ class _Encoder:
         return _Rows(inputs[:half], columns[:half], reads[:half], ends[:half], high)
 
     def _spread(self, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of the neurons' columns `[n, columns]`, and what their rounding may make a row wrong by `[n]`."""
+        """Coefficients of the neurons' columns `[n, columns]`, and how wrong their rounding may make a row `[n]`."""
         real = self.neurons.real
         columns = (reads[:, :, None] * np.where(self._carries(), self.neurons.gains, 0.0))[:, real]
         return columns, np.abs(columns).sum(1) * (2 * EPS) + float(np.finfo(float).tiny) * columns.shape[1]
@@ -208,14 +208,14 @@ class _Encoder:
     def _tie_choices(self, position: int, group: NodeNeurons) -> None:
         """z_i + U_i d_i = z_0 + U_0 d_0  for each argument i of each neuron, and one d is 0."""
         sources, mine = self.program.graph.nodes[position].inputs, self._of(position)
-        neuron, slot = (part for part in group.real.nonzero())
+        neuron, slot = group.real.nonzero()
         neuron, slot = neuron[slot > 0], slot[slot > 0]
         start: dict[int, Tensor] = {}
         for places, sign in ((slot, 1.0), (np.zeros_like(slot), -1.0)):
             argument = group.source[neuron, places]
-            for number, source in enumerate(sources):
+            for place, source in enumerate(sources):
                 rows = self._one_hot(source, group.elements[torch.from_numpy(neuron)])
-                rows = rows * torch.from_numpy(sign * (argument == number)).reshape(-1, *[1] * (rows.ndim - 1))
+                rows = rows * torch.from_numpy(sign * (argument == place)).reshape(-1, *[1] * (rows.ndim - 1))
                 start[source] = start[source] + rows if source in start else rows
         value = self._rows(start, torch.zeros(len(neuron), dtype=torch.float64))
         own = np.zeros((len(neuron), self.width))

@@ -37,7 +37,8 @@ class Envelopes:
         self.encoding, program, neurons = encoding, encoding.program, encoding.neurons
         slopes = np.divide(neurons.gains, neurons.sizes, out=np.zeros_like(neurons.gains), where=neurons.sizes > 0)
         bends = np.where(neurons.real[:, 1:], np.diff(slopes, axis=1), 0.0)
-        convex, concave = (bends >= 0).all(1), (bends <= 0).all(1)
+        convex: np.ndarray = np.all(bends >= 0, axis=1)
+        concave: np.ndarray = np.all(bends <= 0, axis=1)
         usable = neurons.bend & (convex | concave) & (neurons.row >= 0)
         self.neuron = usable.nonzero()[0]
         self.sign = np.where(convex[self.neuron], 1.0, -1.0)
@@ -64,8 +65,9 @@ class Envelopes:
     def at(self, point: np.ndarray, wanted: np.ndarray) -> Cuts:
         """The deepest cut of each neuron of the mask `wanted` `[N]` at a point `[columns]` outside its envelope."""
         mine = wanted[self.neuron].nonzero()[0]
-        scaled = np.divide(np.abs(point - self.anchor[mine]), self.width, out=np.zeros((len(mine), len(point))),
-                           where=self.width > 0)
+        scaled = np.divide(
+            np.abs(point - self.anchor[mine]), self.width, out=np.zeros((len(mine), len(point))), where=self.width > 0
+        )
         order = np.argsort(-scaled, axis=1)
         after = self.bottom[mine][:, None] + np.take_along_axis(self.reach[mine], order, 1).cumsum(1)
         before = np.concatenate([self.bottom[mine][:, None], after[:, :-1]], 1)

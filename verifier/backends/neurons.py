@@ -30,7 +30,7 @@ class NodeNeurons:
     """The undecided elements of one node, `n` of them with up to K columns each (shorter ones are padded).
 
     `elements` `[n]` flat positions; `sizes` `[n, K]`: of a bend the widths of its segments, of a choice U; `gains`
-    `[n, K]` what a column adds to the value, counted from `base`; `real` `[n, K]` no padding; `start` `[n]` l of a bend;
+    `[n, K]` what a column adds to the value; `real` `[n, K]` no padding; `start` `[n]` l of a bend;
     `slack` `[n]` bounds the rounding of z as written above; `source` `[n, K]` the arguments of a choice, by number.
     `planes`: the node's value without the columns' part, parallel planes that hold everywhere."""
 
@@ -103,7 +103,7 @@ def _choices(op: Elementwise, boxes: list[Interval], mask: Tensor) -> NodeNeuron
 
 
 def _without(band: Band, mask: Tensor, flat_there: bool, low: np.ndarray, high: np.ndarray) -> Planes:
-    """The planes of the band, but for the undecided elements `mask`, which have other ends and, with `flat_there`, slope 0."""
+    """The planes of the band, but for the undecided elements `mask`: other ends, and slope 0 if `flat_there`."""
     lower, upper = (flat(end).clone() for end in (band.low, band.high))
     lower[0, mask], upper[0, mask] = torch.from_numpy(low), torch.from_numpy(high)
     shape = band.low.shape

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from verifier.backends.dual_bound import certain_bound
 from verifier.backends.encoding import Encoding
@@ -78,7 +79,7 @@ class Tree:
             rounds = NODE_ROUNDS
             if improved is None:
                 continue
-            children = self._branch(improved)
+            children = None if self.stopped else self._branch(improved)
             if children is None:
                 (stack if self.stopped else stuck).append(improved)
                 continue
@@ -99,27 +100,26 @@ class Tree:
         self, status: Status, reason: str, bound: float = -float("inf"), point: np.ndarray | None = None
     ) -> Answer:
         checked = status is Status.UNSAT and not self.believed
-        import torch
-
         found = None if point is None else torch.from_numpy(point)
         return Answer(status, reason, checked, found, bound, self.nodes, self.programs)
 
     def _bounded(self, phase: np.ndarray) -> _Node | None:
         """The node of these phases; None where it is proved (or, unchecked, believed)."""
         self._fix(phase)
-        result = self._solve()
-        if self.stopped:
-            return _Node(phase, -float("inf"), np.clip(0.0, self.lower, self.upper), np.zeros(len(phase)))
-        if self._proves(result):
-            return None
-        if result.status is not LpStatus.OPTIMAL or result.value > self.cutoff:
-            result = self._solve(fresh=True)
+        for fresh in (False, True):
+            result = self._solve(fresh)
+            if self.stopped:
+                return _Node(phase, -float("inf"), np.clip(0.0, self.lower, self.upper), np.zeros(len(phase)))
             if self._proves(result):
                 return None
-            if not self.stopped and (result.status is not LpStatus.OPTIMAL or result.value > self.cutoff):
-                self.believed += 1
-                return None
-        return self._node(phase, result)
+            if not self._closes(result):
+                return self._node(phase, result)
+        self.believed += 1
+        return None
+
+    def _closes(self, result: LpResult) -> bool:
+        """Whether the solver claims that there is no violation."""
+        return result.status in (LpStatus.BEYOND, LpStatus.INFEASIBLE) or result.value > self.cutoff
 
     def _node(self, phase: np.ndarray, result: LpResult) -> _Node:
         point = np.clip(np.nan_to_num(result.point), self.lower, self.upper)
@@ -135,8 +135,7 @@ class Tree:
 
     def _proves(self, result: LpResult) -> bool:
         """Whether the multipliers prove that there is no violation, whatever the solver claims."""
-        claimed = result.status in (LpStatus.BEYOND, LpStatus.INFEASIBLE) or result.value > 0
-        if not claimed or len(result.multipliers) != len(self.program.low):
+        if not (self._closes(result) or result.value > 0) or len(result.multipliers) != len(self.program.low):
             return False
         now = LinearProgram(
             self.program.cost, self.program.matrix, self.program.low, self.program.high, self.lower, self.upper
@@ -198,9 +197,7 @@ class Tree:
             return
         self.solver.delete_rows(gone)
         kept = np.setdiff1d(np.arange(len(old.low)), gone)
-        self.program = LinearProgram(
-            old.cost, old.matrix[kept], old.low[kept], old.high[kept], old.lower, old.upper
-        )
+        self.program = LinearProgram(old.cost, old.matrix[kept], old.low[kept], old.high[kept], old.lower, old.upper)
 
     def _branch(self, node: _Node) -> list[_Node] | None:
         """Open children; None where no neuron is left to branch on, or time is up."""
@@ -208,11 +205,11 @@ class Tree:
         gap = np.where(node.phase < 0, np.maximum(gap, 0.0), -1.0)
         order, score = self._ranked(node, gap)
         best, best_gain = None, -1.0
-        for tried, neuron in enumerate(order[:CANDIDATES]):
+        for neuron in order[:CANDIDATES].tolist():
             known = bool((self.counts[neuron][self.neurons.real[neuron]] >= RELIABLE).all())
             if best is not None and known and score[neuron] <= best_gain:
                 break
-            children = self._children(node, int(neuron), gap[neuron] * node.weight[neuron])
+            children = self._children(node, neuron, gap[neuron] * node.weight[neuron])
             if self.stopped:
                 return None
             gain = self._product(node, [child.value for child in children], int(self.neurons.real[neuron].sum()))

@@ -95,8 +95,8 @@ class Walk:
         self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
 
     def read(self, position: int, elements: Tensor, reach: Tensor) -> Tensor:
-        """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node, as they are before it is crossed. What they
-        multiply is at most `reach` `[k]`: their roundings are settled here."""
+        """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node that is not crossed yet. What they multiply
+        is at most `reach` `[k]`: their roundings are settled here."""
         rows = flat(self.pending[position], 2)[..., elements]
         self.debt = self.debt + rows.abs() @ (reach * gamma(self.roundings[position] + 1, rows.dtype))
         return rows
