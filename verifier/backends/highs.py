@@ -21,7 +21,8 @@ STATUSES = {
 
 
 class HighsSolver:
-    """A `LinearSolver`. Presolve is off, since it would forget the basis; one thread, since the programs are small."""
+    """A `LinearSolver`. Presolve is off, since it would forget the basis; scaling too, since nearly all columns
+    run from 0 to 1; one thread, since the programs are small."""
 
     def __init__(self, program: LinearProgram) -> None:
         try:
@@ -30,7 +31,8 @@ class HighsSolver:
             raise BackendError(f"the solver HiGHS is not installed ({error}); pip install highspy") from error
         self.highs: Any = highspy.Highs()
         self.inf = highspy.kHighsInf
-        for name, value in (("output_flag", False), ("presolve", "off"), ("threads", 1), ("solver", "simplex")):
+        options = {"output_flag": False, "presolve": "off", "simplex_scale_strategy": 0, "threads": 1}
+        for name, value in {**options, "solver": "simplex"}.items():
             self._call("setOptionValue", name, value)
         self.columns = np.arange(len(program.cost), dtype=np.int32)
         self._pass(program, highspy)

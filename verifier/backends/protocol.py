@@ -10,12 +10,14 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from verifier.core.verdict import Status
+
+if TYPE_CHECKING:  # a solver's own process does without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from verifier.core.verdict import Status
 
 CUTOFF = 1e-6  # of the margin's range: a cost above this is rebuilt as a positive bound, whatever the tolerances
 ROOT_ROUNDS, NODE_ROUNDS = 20, 4  # most rounds of cuts
-WORTH = 0.005  # cuts are added where they are violated by this much of the open bound, in terms of the margin
+WORTH = 0.01  # cuts are added where they are violated by this much of the open bound, in terms of the margin
 MOST_CUTS = 2.0  # kept, for each neuron
 RELIABLE = 2  # solved children of a neuron's phase after which its pseudo-cost is believed
 CANDIDATES = 8  # neurons of which children are solved
@@ -161,8 +161,9 @@ class Tree:
     def _cut(self, node: _Node, rounds: int) -> _Node | None:
         """The node after rounds of cuts; None where they prove it."""
         for _ in range(rounds):
-            cuts = self.envelopes.at(node.point, node.phase < 0)
-            worth = cuts.violation * node.weight[cuts.neuron] > WORTH * -min(node.value, 0.0)
+            least = WORTH * -min(node.value, 0.0)
+            cuts = self.envelopes.at(node.point, (node.phase < 0) & (self._gaps(node.point) * node.weight > least))
+            worth = cuts.violation * node.weight[cuts.neuron] > least
             if not worth.any() or self.stopped:
                 break
             self._append(cuts.matrix[worth], cuts.high[worth])
