@@ -163,6 +163,19 @@ def test_cuts_and_pseudo_costs_change_no_answer(monkeypatch: pytest.MonkeyPatch)
         check(graph, random_parts(graph, 2, 2, 2, seed), "interval")
 
 
+def test_points_that_are_not_confirmed_leave_the_question_open() -> None:
+    graph = small_graph("relu", "two layers", 4)
+    ((lower, upper, ((c, d, b),)),) = random_parts(graph, 1, 1, 1, 4)
+    least = least_margin(graph, lower, upper, [(c, d, b)])
+    program, problem = prepared(graph, [(lower, upper, [(c, d, b + least + 1e-3)])])
+    with torch.no_grad():
+        found = bound_nodes(program, problem.box.reshape(-1, 1, 2), "interval")
+    asked: list[torch.Tensor] = []
+    answer = solve(program, found, problem, problem.box, 0, 0, confirm=lambda x: bool(asked.append(x)))
+    assert asked and answer.status is Status.UNKNOWN and not answer.checked
+    assert all(margin(program, problem, x, 0, 0) <= 0 for x in asked)
+
+
 def test_smooth_operators_are_refused() -> None:
     b = Small(1, 2, seed=1)
     b.dense(b.same(Sigmoid(), b.dense(0, 3)), 2)
@@ -172,6 +185,24 @@ def test_smooth_operators_are_refused() -> None:
     assert "Sigmoid" in str(obstacle(program, found, problem))
     with pytest.raises(BackendError, match="Sigmoid"):
         solve(program, found, problem, problem.box, 0, 0)
+
+
+def test_a_disjunct_that_the_box_does_not_have_is_refused() -> None:
+    graph = small_graph("relu", "one layer", 3)
+    program, problem = prepared(graph, random_parts(graph, 1, 1, 1, 3))
+    found = bound_nodes(program, problem.box.reshape(-1, 1, 2))
+    with pytest.raises(BackendError, match="no rows"):
+        solve(program, found, problem, problem.box, 0, 1)
+
+
+def test_bounds_that_contradict_each_other_leave_nothing() -> None:
+    graph = small_graph("relu", "one layer", 3)
+    program, problem = prepared(graph, random_parts(graph, 1, 1, 1, 3))
+    found = bound_nodes(program, problem.box.reshape(-1, 1, 2))
+    old = found.intervals[1]
+    found.intervals[1] = Interval(old.lower, old.upper.clone().index_fill_(2, torch.tensor([0]), -1e6))
+    answer = solve(program, found, problem, problem.box, 0, 0)
+    assert answer.status is Status.UNSAT and answer.checked and answer.programs == 0
 
 
 def test_a_spent_budget_is_no_answer() -> None:

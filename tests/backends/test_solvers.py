@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -113,6 +114,26 @@ def test_a_lie_is_never_a_checked_proof_of_what_is_wrong(lie: str, miss: float) 
 
     answer = ask(Lying, miss)
     assert answer.status is Status.UNSAT and not answer.checked
+
+
+def test_an_answer_that_is_no_number_is_a_failure() -> None:
+    class Nan(HighsSolver):
+        def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
+            return replace(super().minimise(cutoff, seconds, fresh), status=LpStatus.OPTIMAL, value=float("nan"))
+
+    with pytest.raises(BackendError, match="finite"):
+        ask(Nan)
+
+
+@pytest.mark.parametrize("missing", ["point", "multipliers"])
+def test_an_answer_of_the_wrong_size_is_a_failure(missing: str) -> None:
+    class Short(HighsSolver):
+        def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
+            result = super().minimise(cutoff, seconds, fresh)
+            return replace(result, **{missing: getattr(result, missing)[:-1]})
+
+    with pytest.raises(BackendError, match="size"):
+        ask(Short)
 
 
 def test_noise_on_multipliers_and_points_changes_no_proof() -> None:

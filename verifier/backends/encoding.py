@@ -162,7 +162,7 @@ class _Encoder:
         inputs = flat(form.coefficients, 2)[0].numpy()
         columns, slack = self._spread(reads)
         ends = (form.bias - form.debt)[0].numpy() - slack
-        ends = ends - 2 * EPS * np.abs(form.bias[0].numpy())
+        ends = ends - 4 * EPS * np.abs(form.bias[0].numpy())
         half = len(bias)
         # both passes should have the same coefficients; where rounding parted them, the row is widened
         apart = np.abs(inputs[:half] + inputs[half:]) @ np.maximum(np.abs(self.lower), np.abs(self.upper))
@@ -201,7 +201,7 @@ class _Encoder:
         places = np.arange(count)[:, None].repeat(self.neurons.real.shape[1], 1)
         real = self.neurons.real[mine]
         own[places[real], self.neurons.columns[mine][real]] = self.neurons.sizes[mine][real]
-        slack = group.slack + EPS * (np.abs(rows.low) + np.abs(rows.high) + np.abs(group.start))
+        slack = group.slack + 2 * EPS * (np.abs(rows.low) + np.abs(rows.high) + np.abs(group.start))
         low, high = rows.low - group.start - slack, rows.high - group.start + slack
         self.neurons.row[mine] = self._add(rows, own, low, high) + np.arange(count)
 
@@ -266,9 +266,9 @@ class _Encoder:
         if not len(elements):
             return
         rows = self._rows({source: self._one_hot(source, elements)}, torch.zeros(len(elements), dtype=torch.float64))
-        # value in [l, u] and in own + [low, high], where own is what is subtracted
+        # value in [l, u], and value - x - d in [low, high]
         lower, upper = (flat(end)[0, elements].numpy() for end in (bounds.lower, bounds.upper))
-        slack = EPS * (np.abs(rows.low) + np.abs(rows.high) + np.abs(lower) + np.abs(upper))
+        slack = 2 * EPS * (np.abs(rows.low) + np.abs(rows.high) + np.abs(lower) + np.abs(upper))
         self._add(rows, np.zeros((len(elements), self.width)), rows.low - upper - slack, rows.high - lower + slack)
 
     def _margins(self, problem: Problem, which: int, disjunct: int) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,8 +29,9 @@ MOST_ENTRIES = 1 << 24  # of the matrix of a linear program, as numbers in memor
 def obstacle(program: Program, found: NodeBounds, problem: Problem) -> str | None:
     """Why `solve` cannot be asked, or None: operators with bends or choices only, all bounds finite, and few enough
     neurons undecided. `found` has batch 1."""
-    if program.dtype is not torch.float64 or program.device.type != "cpu":
-        return "exact reasoning needs the network in double precision on the CPU"
+    devices = {program.device.type, *(bounds.lower.device.type for bounds in found.intervals.values())}
+    if program.dtype is not torch.float64 or devices != {"cpu"}:
+        return "exact reasoning needs the network in double precision, and all on the CPU"
     if not problem.exact and problem.output_rows.dtype is not torch.float64:
         return "the property's coefficients were rounded to single precision"
     rows = columns = 0
@@ -57,30 +59,38 @@ def solve(
     which: int,
     disjunct: int,
     budget: Budget | None = None,
+    confirm: Callable[[Tensor], bool] = lambda point: True,
     solver: Callable[[LinearProgram], LinearSolver] = HighsSolver,
 ) -> Answer:
     """Whether disjunct `disjunct` of box `which` of the problem has a violation in `box` `[1, *input]`, a part of it.
 
     `found` (of batch 1) holds over that part, or over what splits of neurons left of it: their bounds become rows.
-    UNSAT counts only where the answer is `checked`; a SAT `point` `[*input]` violates in double precision, and must be
-    replayed. Raises `BackendError` where the solver is missing or fails, or where `obstacle` names a reason.
+    UNSAT counts only where the answer is `checked`. `confirm(point)` `[*input]` is asked about points that violate in
+    double precision (of the whole box, whatever splits left); SAT is answered with the first that it agrees to.
+    Raises `BackendError` where the solver is missing or fails, or where `obstacle` names a reason.
     """
     found, box = cast(found, torch.float64), cast(box, torch.float64)
     reason = obstacle(program, found, problem)
+    if reason is None and not bool((problem.owner[which] == disjunct).any()):
+        reason = f"disjunct {disjunct} of box {which} has no rows"
     if reason is not None:
         raise BackendError(reason)
     box = box.reshape(1, *program.graph.input_shape)
 
     def violates(point: np.ndarray) -> bool:
-        return bool(margin(program, problem, torch.from_numpy(point), which, disjunct) <= 0)
+        x = torch.from_numpy(point).reshape(program.graph.input_shape)
+        return margin(program, problem, x, which, disjunct) <= 0 and confirm(x)
 
     with torch.no_grad():
         for bounds in found.intervals.values():
             if bool((bounds.lower > bounds.upper).any()):
                 return Answer(Status.UNSAT, "the bounds of the neurons contradict each other", checked=True)
-        encoding = encode(program, found, problem, box, which, disjunct)
-        answer = Tree(encoding, solver, violates, budget or Budget()).run()
-    return answer
+        try:
+            encoding = encode(program, found, problem, box, which, disjunct)
+            answer = Tree(encoding, solver, violates, budget or Budget()).run()
+        except MemoryError as error:
+            raise BackendError("exact reasoning ran out of memory") from error
+    return answer if answer.point is None else replace(answer, point=answer.point.reshape(program.graph.input_shape))
 
 
 def margin(program: Program, problem: Problem, point: Tensor, which: int, disjunct: int) -> float:

@@ -38,7 +38,7 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """`status`: UNSAT no violation in the subproblem; SAT `point` `[*input]` seems to be one and is to be replayed;
+    """`status`: UNSAT no violation in the subproblem; SAT `point` `[*input]` violates in double precision;
     TIMEOUT, UNKNOWN neither. `checked`: of UNSAT, whether every bound was rebuilt with rounding accounted for; if not,
     it rests on the solver's word. `bound`: of UNSAT the least margin proved in a leaf (infinite where all contradict
     themselves), else the least that the solver claims of an open node. `nodes` were branched on, `programs` solved,

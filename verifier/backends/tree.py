@@ -19,6 +19,7 @@ from verifier.backends.encoding import Encoding
 from verifier.backends.envelope import Envelopes
 from verifier.backends.protocol import Answer, Budget, LinearProgram, LinearSolver, LpResult, LpStatus
 from verifier.core.verdict import Status
+from verifier.errors import BackendError
 
 CUTOFF = 1e-6  # of the margin's range: a cost above this is rebuilt as a positive bound, whatever the tolerances
 ROOT_ROUNDS, NODE_ROUNDS = 20, 4  # most rounds of cuts
@@ -41,7 +42,7 @@ class _Node:
 
 
 class Tree:
-    """`violates(point)` says whether an input `[inputs]` is a violation."""
+    """`violates(point)` says whether an input `[inputs]` is a violation. `run` it once."""
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class Tree:
         return result.status in (LpStatus.BEYOND, LpStatus.INFEASIBLE) or result.value > self.cutoff
 
     def _node(self, phase: np.ndarray, result: LpResult) -> _Node:
-        point = np.clip(np.nan_to_num(result.point), self.lower, self.upper)
+        point = np.clip(result.point, self.lower, self.upper)
         weight = np.abs(result.multipliers[: self.base_rows] @ self.encoding.reads)
         return _Node(phase, result.value, point, weight)
 
@@ -131,6 +132,12 @@ class Tree:
         self.stopped |= self.budget.spent()
         result = self.solver.minimise(self.cutoff, self.budget.seconds, fresh)
         self.stopped |= result.status is LpStatus.STOPPED
+        if result.status is LpStatus.OPTIMAL:
+            sizes = result.multipliers.shape, result.point.shape
+            if sizes != (self.program.low.shape, self.program.cost.shape):
+                raise BackendError("the solver's answer does not have the size of the linear program")
+            if not (np.isfinite(result.value) and np.isfinite(result.point).all()):
+                raise BackendError("the solver's answer is not finite")
         return result
 
     def _proves(self, result: LpResult) -> bool:
