@@ -67,19 +67,16 @@ def backward(
     `multipliers` `[batch, spec, *shape]` of the bounds of some nodes: b > 0 adds  b (lower - z) <= 0  to the rows,
     b < 0 adds  b (upper - z) <= 0  (Lagrangian; the splits of beta-CROWN, Wang 2021, are bounds like any other).
     """
-    walk = _Walk(program, start, bias, bounds, planes, 0 if exact_start else 1)
+    walk = Walk(program, start, bias, bounds, planes, 0 if exact_start else 1)
     for position in range(max(start), 0, -1):
         if multipliers is not None and position in multipliers:
             walk.charge(position, multipliers[position])
         if position in walk.pending:
             walk.cross(position)
-    rows = walk.pending[0] if 0 in walk.pending else _zero_rows(program, bias)
-    if 0 in walk.pending:
-        walk.debt = walk.debt + _times_vector(rows.abs(), walk.arrival_error(0))
-    return LinearForm(rows, walk.bias, walk.debt * SAFETY + tiny(program.dtype) * walk.size)
+    return walk.arrive()
 
 
-class _Walk:
+class Walk:
     """The rows in flight during one backward pass."""
 
     def __init__(
@@ -96,6 +93,20 @@ class _Walk:
         self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
         self.bias, self.debt = bias, torch.zeros_like(bias)
         self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
+
+    def read(self, position: int, elements: Tensor, reach: Tensor) -> Tensor:
+        """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node that is not crossed yet. What they multiply
+        is at most `reach` `[k]`: their roundings are settled here."""
+        rows = flat(self.pending[position], 2)[..., elements]
+        self.debt = self.debt + rows.abs() @ (reach * gamma(self.roundings[position] + 1, rows.dtype))
+        return rows
+
+    def arrive(self) -> LinearForm:
+        """What is left at the input, when every other node is crossed."""
+        rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, self.bias)
+        if 0 in self.pending:
+            self.debt = self.debt + _times_vector(rows.abs(), self.arrival_error(0))
+        return LinearForm(rows, self.bias, self.debt * SAFETY + tiny(self.program.dtype) * self.size)
 
     def cross(self, position: int) -> None:
         """Rewrite the rows over one node as rows over its arguments."""

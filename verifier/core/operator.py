@@ -135,6 +135,14 @@ class Elementwise(Op):
         """Where tighter input bounds could still tighten the planes: a mask `[batch, *shape]`."""
         return torch.ones_like(inputs[0].lower, dtype=torch.bool)
 
+    def kinks(self) -> tuple[float, ...] | None:
+        """Of a continuous f of one argument that is straight but for bends: their places, ascending. Else None."""
+        return None
+
+    def extreme(self) -> int:
+        """1 where f is the largest of its arguments, -1 where it is the least, 0 where it is neither."""
+        return 0
+
 
 @dataclass(frozen=True, eq=False)
 class Line:

@@ -60,6 +60,9 @@ class Maximum(Elementwise):
         high = torch.where(rival > floor, up(rival - floor), 0.0)
         return Band(tuple(chosen.to(lower.dtype)), torch.zeros_like(floor), high)
 
+    def extreme(self) -> int:
+        return 1
+
 
 @dataclass(frozen=True)
 class Minimum(Elementwise):
@@ -84,6 +87,9 @@ class Minimum(Elementwise):
     def band(self, *inputs: Interval) -> Band:
         mirrored = Maximum().band(*map(_negate, inputs))
         return Band(mirrored.slopes, -mirrored.high, -mirrored.low)
+
+    def extreme(self) -> int:
+        return -1
 
 
 def _stack(inputs: tuple[Interval, ...], side: str) -> Tensor:

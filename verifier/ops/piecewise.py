@@ -5,6 +5,7 @@ Lines follow CROWN (Zhang 2018, table 2): chords on the side where the function 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,9 @@ class Relu(Sloped):
     def branch_point(self, box: Interval) -> Tensor:
         return torch.zeros_like(box.lower)
 
+    def kinks(self) -> tuple[float, ...]:
+        return (0.0,)
+
 
 @dataclass(frozen=True, eq=False)
 class LeakyRelu(Scalar):
@@ -98,6 +102,9 @@ class LeakyRelu(Scalar):
     def branch_point(self, box: Interval) -> Tensor:
         return torch.zeros_like(box.lower)
 
+    def kinks(self) -> tuple[float, ...]:
+        return (0.0,)
+
 
 @dataclass(frozen=True)
 class Abs(Scalar):
@@ -121,6 +128,9 @@ class Abs(Scalar):
 
     def branch_point(self, box: Interval) -> Tensor:
         return torch.zeros_like(box.lower)
+
+    def kinks(self) -> tuple[float, ...]:
+        return (0.0,)
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,9 @@ class Clip(Scalar):
         """The first kink inside."""
         floor, ceiling = (torch.full_like(box.lower, end) for end in (self.minimum, self.maximum))
         return torch.where(_straddles(box, self.minimum), floor, ceiling)
+
+    def kinks(self) -> tuple[float, ...]:
+        return tuple(end for end in (self.minimum, self.maximum) if math.isfinite(end))
 
 
 @dataclass(frozen=True)

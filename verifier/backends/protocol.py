@@ -1,0 +1,102 @@
+"""What a backend is given and what it answers, and what a solver of linear programs must be able to do.
+
+A backend answers for one disjunct over one box. A solver is never believed: it only suggests multipliers, from which
+`dual_bound` rebuilds the bound. Trouble of any kind is a `BackendError`, never an answer.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from verifier.core.verdict import Status
+
+if TYPE_CHECKING:  # a solver's own process does without torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`deadline`: `time.monotonic()` at which to stop; `stop` is asked between linear programs; `nodes`: most nodes."""
+
+    deadline: float = float("inf")
+    stop: Callable[[], bool] = lambda: False
+    nodes: int = 10**9
+
+    @property
+    def seconds(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def spent(self) -> bool:
+        return self.seconds <= 0 or self.stop()
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """`status`: UNSAT no violation in the subproblem; SAT `point` `[*input]` violates in double precision;
+    TIMEOUT, UNKNOWN neither. `checked`: of UNSAT, whether every bound was rebuilt with rounding accounted for; if not,
+    it rests on the solver's word. `bound`: of UNSAT the least margin proved in a leaf (infinite where all contradict
+    themselves), else the least that the solver claims of an open node. `nodes` were branched on, `programs` solved,
+    `reason` one sentence."""
+
+    status: Status
+    reason: str
+    checked: bool = False
+    point: Tensor | None = None
+    bound: float = -float("inf")
+    nodes: int = 0
+    programs: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProgram:
+    """Minimise `cost . v` with `low <= matrix v <= high` and `lower <= v <= upper`. `cost`, `lower`, `upper`
+    `[columns]`, all finite; `matrix` `[rows, columns]`; `low`, `high` `[rows]`, which may be infinite."""
+
+    cost: np.ndarray
+    matrix: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+class LpStatus(enum.Enum):
+    """`BEYOND`: the least cost is above the cut-off. `STOPPED`: time was up."""
+
+    OPTIMAL = "optimal"
+    BEYOND = "beyond"
+    INFEASIBLE = "infeasible"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, eq=False)
+class LpResult:
+    """`value` the cost, `point` `[columns]`, `multipliers` `[rows]` of the rows (positive on `low`), which for
+    INFEASIBLE prove that with no cost at all. All are claims."""
+
+    status: LpStatus
+    value: float
+    point: np.ndarray
+    multipliers: np.ndarray
+
+
+class LinearSolver(Protocol):
+    """Keeps one linear program in memory and starts from where the last solve ended."""
+
+    def bound_columns(self, columns: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
+        """New bounds of some columns."""
+
+    def add_rows(self, matrix: np.ndarray, high: np.ndarray) -> None:
+        """Append rows `matrix v <= high`."""
+
+    def delete_rows(self, rows: np.ndarray) -> None:
+        """Those behind move up."""
+
+    def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
+        """May end early where the cost is above `cutoff`. `fresh`: forget where the last solve ended."""
