@@ -15,6 +15,7 @@ from torch import Tensor
 from verifier.bounding.program import Program
 from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
+from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
@@ -26,6 +27,8 @@ MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: near
 TURN = 1.0  # seconds
 PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
 SEARCHED = 0.5  # of the time of a pass over the root's bounds: so long a search goes on before the next pass
+SPLIT_SHARE = 0.05  # of the time: so long are inputs split before an exact backend is asked
+EXACT_SHARE = 0.85  # of the time left, which an exact backend may have for a problem that is small enough for it
 FIRST_HANDED = 16  # boxes handed over at first; their number doubles when they are decided in time, else it halves
 
 
@@ -61,7 +64,17 @@ class Strategy:
         hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(self.problem.disjuncts)):
             return self._neurons(self.problem, self.problem.real, self.limits, self.candidates, self.observer)[1]
-        return self._in_turns()
+        return self._exactly() or self._in_turns()
+
+    def _exactly(self) -> Outcome | None:
+        """A few more splits of inputs; if they do not do, most of the time to an exact backend, where it serves."""
+        now = time.monotonic()
+        outcome = self.inputs.run(SPLIT_SHARE * (self.limits.deadline - now))
+        if outcome.found or not outcome.open:
+            return outcome
+        now = time.monotonic()
+        limits = Limits(now + EXACT_SHARE * (self.limits.deadline - now), self.limits.memory)
+        return decide_exactly(self.programs, self.problem, self.settings, limits, self.candidates)
 
     def _in_turns(self) -> Outcome:
         """Hand-overs while they are decisive: they leave fewer boxes open, and splits of inputs leave more. Else the
