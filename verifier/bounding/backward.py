@@ -182,8 +182,10 @@ class _Walk:
             return
         takes_upper = rows < 0
         for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
-            sent = rows * torch.where(takes_upper, _per_row(up, rows), _per_row(low, rows))
-            self._send(source, sent, self.roundings[position] + 1)
+            slope = _per_row(low, rows)
+            if up is not low:  # parallel planes share theirs
+                slope = torch.where(takes_upper, _per_row(up, rows), slope)
+            self._send(source, rows * slope, self.roundings[position] + 1)
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> None:
         shape = rows.shape[2:]
