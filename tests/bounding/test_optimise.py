@@ -21,7 +21,7 @@ from verifier.bounding.optimise import (
 )
 from verifier.bounding.program import Program, prepare
 from verifier.core.interval import Interval
-from verifier.core.operator import Elementwise, Sloped
+from verifier.core.operator import Adjustable, Elementwise
 from verifier.core.stacked import map_tensors, pick
 from verifier.settings import AscentSettings
 
@@ -56,8 +56,8 @@ def slope_ranges(program: Program, found: NodeBounds, free: Multipliers) -> tupl
     ends: tuple[Multipliers, Multipliers] = replace(free, lower={}, upper={}), replace(free, lower={}, upper={})
     for position in free.lower:
         node = program.graph.nodes[position]
-        assert isinstance(node.op, Sloped)
-        below, above = node.op.slope_ranges(found.intervals[node.inputs[0]])
+        assert isinstance(node.op, Adjustable)
+        below, above = node.op.ranges(*(found.intervals[s] for s in node.inputs))
         for one, side in zip(ends, ("lower", "upper"), strict=True):
             one.lower[position] = getattr(below, side).expand_as(free.lower[position])
             if above is not None:

@@ -133,3 +133,12 @@ def test_to_casts_constants_and_keeps_positions() -> None:
     assert op.index.dtype == torch.int64
     assert Scale(normal(2)).to(torch.float32, "cpu").scale.dtype == torch.float32
     np.testing.assert_array_equal(op.evaluate(torch.tensor([[1.0, 2.0]])), [[2.0, 0.0]])
+
+
+def test_windows_side_by_side_meet_each_input_once() -> None:
+    """The fan-out of a convolution counts the windows that overlap, not the taps of the kernel."""
+    for stride, overlap in ((1, 16), (2, 4), (3, 4), (4, 1), (5, 1)):
+        window = Window((20, 20), (3, 3), (4, 4), (stride, stride), (1, 1), (0, 0))
+        conv = Conv(normal(6, 2, 4, 4), window)
+        assert window.overlap == overlap and conv.fan_out == 6 * overlap
+        assert ConvTranspose(normal(6, 2, 4, 4), window).fan_in == 6 * overlap

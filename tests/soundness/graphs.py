@@ -15,6 +15,7 @@ from verifier.ops import (
     Clip,
     Concat,
     Conv,
+    Exp,
     LeakyRelu,
     Linear,
     LogSumExp,
@@ -24,10 +25,12 @@ from verifier.ops import (
     Power,
     Relu,
     Reshape,
+    Select,
     Sigmoid,
     Sign,
     Sin,
     Softplus,
+    Sum,
     Tanh,
 )
 from verifier.ops.conv import Window
@@ -124,4 +127,32 @@ def gated(activation: str, seed: int) -> Graph:
     return b.graph()
 
 
-FAMILIES = {"dense": dense, "residual": residual, "joined": joined, "gated": gated, "convolution": convolution}
+def attention(activation: str, seed: int) -> Graph:
+    """Two tokens of two features: products of copies, and their softmax by the logarithm of the sum of exponentials."""
+    b = Builder(1, 3, seed=seed)
+    query, key, value = b.same(ACTIVATIONS[activation], b.dense(0, 4)), b.dense(0, 4), b.dense(0, 4)
+
+    def matrix_product(left: int, right: int) -> int:
+        """`[2, 2]` by the transpose of `[2, 2]`, both flat."""
+        first = b.add(Select(torch.tensor([0, 1, 0, 1, 2, 3, 2, 3]).reshape(2, 2, 2), (1, 4)), [left], (2, 2, 2))
+        second = b.add(Select(torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]).reshape(2, 2, 2), (1, 4)), [right], (2, 2, 2))
+        return b.add(Sum((2,), (2, 2, 2)), [b.same(Multiply(), first, second)], (2, 2, 1))
+
+    scores = b.add(Reshape((2, 2, 1), (2, 2)), [matrix_product(query, key)], (2, 2))
+    columns = [b.add(Select(torch.tensor([[j], [j + 2]]), (2, 2)), [scores], (2, 1)) for j in range(2)]
+    total = b.same(LogSumExp(), *columns)
+    total = b.add(Select(torch.tensor([[0, 0], [1, 1]]), (2, 1)), [total], (2, 2))
+    shares = b.same(Exp(most=0.0), b.same(Add((1, -1)), scores, total))
+    mixed = matrix_product(b.add(Reshape((2, 2), (1, 4)), [shares], (1, 4)), value)
+    b.dense(b.add(Reshape((2, 2, 1), (1, 4)), [mixed], (1, 4)), 2)
+    return b.graph()
+
+
+FAMILIES = {
+    "dense": dense,
+    "residual": residual,
+    "joined": joined,
+    "gated": gated,
+    "attention": attention,
+    "convolution": convolution,
+}

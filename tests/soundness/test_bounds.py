@@ -17,8 +17,11 @@ from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from verifier.bounding import backward, engine, forward, interval
 from verifier.bounding.engine import METHODS, Effort, bound_nodes, bound_rows, output_interval
 from verifier.bounding.program import Program, prepare
+from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
+from verifier.core.operator import Affine
+from verifier.core.rounding import gamma
 from verifier.ops import Add, Concat, Linear, Relu
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -276,3 +279,44 @@ def test_a_late_deadline_only_loosens() -> None:
     values = exact_values(graph, points_of(box, seed=21))
     result = output_interval(program, box, "crown", Effort(deadline=0.0))
     assert_inside(of_node(values, graph.output), result, "deadline in the past")
+
+
+def test_copies_of_a_number_have_its_bounds() -> None:
+    """And these are as good as if each copy had been bounded by itself."""
+    program = prepare(FAMILIES["attention"]("relu", seed=2), torch.float64)
+    center = torch.randn(3, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    box = Interval(center - 0.4, center + 0.4)
+    found = bound_nodes(program, box, "crown")
+    shared = 0
+    for position, node in enumerate(program.graph.nodes):
+        origin = program.origins[position]
+        if origin == position:
+            continue
+        assert isinstance(node.op, Affine) and program.moves_to(position)[-1] == position
+        assert set(map(tuple, zip(*ends(found.intervals[position]), strict=True))) <= set(
+            map(tuple, zip(*ends(found.intervals[origin]), strict=True))
+        )
+        shared += 1
+        if program.bent[position] and position in program.splittable:
+            start = torch.eye(node.size, dtype=torch.float64).expand(3, node.size, node.size)
+            start = start.unflatten(2, node.shape)
+            own = bound_rows(program, found, {position: start}, start.new_zeros(3, node.size), Effort()).minimum(box)
+            assert (flat(found.intervals[position].lower) >= own - 1e-9).all()
+    assert shared > 5
+
+
+def ends(box: Interval) -> tuple[list[float], list[float]]:
+    return box.lower[0].flatten().tolist(), box.upper[0].flatten().tolist()
+
+
+def test_sums_in_parts_err_no_more_than_their_terms_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for size in (5, 1024, 1025, 5000):
+        rows, vector = (torch.randn(1, 2, size, generator=generator).abs() for _ in range(2))
+        for given in (vector[:, 0], vector):
+            sums = backward._times(rows, given)
+            for spec in range(2):
+                own = fractions(given[0] if given.ndim == 2 else given[0, spec])
+                exact = dot(fractions(rows[0, spec]), own)
+                error = abs(Fraction(float(sums[0, spec])) - exact)
+                assert error <= Fraction(gamma(backward._terms(size), torch.float32)) * exact

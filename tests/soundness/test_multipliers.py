@@ -22,7 +22,7 @@ from verifier.bounding.optimise import Multipliers, Objective, certain_bound, in
 from verifier.bounding.program import Program, prepare
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
-from verifier.core.operator import Elementwise, Sloped
+from verifier.core.operator import Adjustable, Elementwise, Sloped
 from verifier.core.rounding import narrow_down, narrow_up
 from verifier.ops import Relu
 
@@ -74,14 +74,15 @@ def some_objective(program: Program, count: int, combined: int, generator: torch
 def wild_multipliers(
     program: Program, found: NodeBounds, objective: Objective, generator: torch.Generator
 ) -> Multipliers:
-    """Slopes anywhere in their ranges and, but for a Relu's, beyond; multipliers of either sign, a few of them huge;
+    """Parameters anywhere in their ranges and, but for a Relu, beyond; multipliers of either sign, a few of them huge;
     weights that add up to anything."""
     start = initial_multipliers(program, found, objective, program.splittable)
     for group, side in ((start.lower, 0), (start.upper, 1)):
         for position, value in group.items():
-            op, source = program.graph.nodes[position].op, program.graph.nodes[position].inputs[0]
-            assert isinstance(op, Sloped)
-            span = op.slope_ranges(found.intervals[source])[side]
+            node = program.graph.nodes[position]
+            op = node.op
+            assert isinstance(op, Adjustable)
+            span = op.ranges(*(found.intervals[source] for source in node.inputs))[side]
             assert span is not None
             share = torch.rand(value.shape, generator=generator).to(value.dtype)
             if not isinstance(op, Relu):

@@ -26,6 +26,7 @@ from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise, Planes
 from verifier.core.rounding import gamma, tiny, unit
 
+PART = 1024  # products that are summed at once
 SAFETY = 1.03  # covers the rounding of the debt's own arithmetic, which is relative and far smaller
 
 
@@ -172,7 +173,7 @@ class Walk:
 
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
         node, planes = self.program.graph.nodes[position], self.planes[position]
-        count = node.size + self.roundings[position] + 3
+        count = _terms(node.size) + self.roundings[position] + 3
         negative = rows.clamp(max=0)
         high = _times(negative, planes.upper_intercept)
         self.bias = self.bias + high
@@ -193,8 +194,10 @@ class Walk:
             return
         takes_upper = rows < 0
         for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
-            sent = rows * torch.where(takes_upper, _per_row(up, rows), _per_row(low, rows))
-            self._send(source, sent, self.roundings[position] + 1)
+            slope = _per_row(low, rows)
+            if up is not low:  # parallel planes share theirs
+                slope = torch.where(takes_upper, _per_row(up, rows), slope)
+            self._send(source, rows * slope, self.roundings[position] + 1)
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> None:
         shape = rows.shape[2:]
@@ -220,10 +223,20 @@ def _per_row(plane: Tensor, rows: Tensor) -> Tensor:
 
 
 def _times(rows: Tensor, vector: Tensor) -> Tensor:
-    """`[batch, spec, *shape]` by `[batch, *shape]`, or by a vector for each row, to `[batch, spec]`."""
+    """`[batch, spec, *shape]` by `[batch, *shape]`, or by a vector for each row, to `[batch, spec]`.
+
+    Summed in parts, so that the rounding error grows with `_terms`."""
     if vector.ndim == rows.ndim:
-        return flat(rows * vector, 2).sum(2)
-    return torch.matmul(flat(rows, 2), flat(vector).unsqueeze(2)).squeeze(2)
+        parts = [part.sum(2) for part in flat(rows * vector, 2).split(PART, 2)]
+    else:
+        pairs = zip(flat(rows, 2).split(PART, 2), flat(vector).unsqueeze(2).split(PART, 1), strict=True)
+        parts = [torch.matmul(part, own).squeeze(2) for part, own in pairs]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def _terms(size: int) -> int:
+    """The n of gamma_n for a sum of `size` products by `_times`."""
+    return min(size, PART) + (-(-size // PART) if size > PART else 0)
 
 
 def _times_vector(rows: Tensor, vector: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.operator import Elementwise
+from verifier.core.operator import Affine, Elementwise
 
 METHODS = ("interval", "forward", "crown")
 FORWARD_SHARE = 0.5  # forward forms are used where they cost at most this share of full backward bounds
@@ -58,8 +58,8 @@ def bound_nodes(
     for position, node in enumerate(program.graph.nodes[: program.graph.output + 1]):
         if isinstance(node.op, Elementwise):
             if method == "crown":
-                for source in dict.fromkeys(node.inputs):
-                    _refine(program, found, node.op, position, source, box, effort)
+                for origin in dict.fromkeys(program.origins[source] for source in node.inputs):
+                    _refine(program, found, position, origin, box, effort)
             arguments = tuple(found.intervals[source] for source in node.inputs)
             found.planes[position] = node.op.relax(*arguments)
         bounds = node_interval(program, position, found.intervals, box)
@@ -87,31 +87,51 @@ def forward_pays(program: Program, effort: Effort) -> bool:
     return inputs <= FORWARD_SHARE * widest
 
 
-def _refine(
-    program: Program, found: NodeBounds, op: Elementwise, position: int, source: int, box: Interval, effort: Effort
-) -> None:
-    """Backward bounds of the undecided elements of node `source`, which node `position` reads, into `found`."""
-    curved = program.bent[source] or (program.mixings[source] > 1 and not found.forms)
-    if not curved:
+def _refine(program: Program, found: NodeBounds, position: int, origin: int, box: Interval, effort: Effort) -> None:
+    """Backward bounds, into `found`, of the elements of node `origin` that come as undecided arguments to `position`.
+
+    Where many arguments are copies of one number, as in products of matrices, that is bounded once."""
+    if not (program.bent[origin] or (program.mixings[origin] > 1 and not found.forms)):
         return
-    arguments = tuple(found.intervals[s] for s in program.graph.nodes[position].inputs)
-    undecided = flat(op.unstable(*arguments))
-    if effort.only is not None:
-        undecided = undecided & effort.only[source]
+    undecided = _undecided(program, found, position, origin, effort)
     counts = undecided.sum(1)
     if not bool(counts.any()):
         return
-    old = found.intervals[source]
+    old = found.intervals[origin]
     lower, upper = flat(old.lower).clone(), flat(old.upper).clone()
-    for domains, index in _blocks(program, source, undecided, counts, effort):
-        if time.monotonic() + _seconds(program, source, index.numel()) > effort.deadline:
-            return
-        low, high = _backward_elements(program, found.select(domains), source, index, box.select(domains))
+    for domains, index in _blocks(program, origin, undecided, counts, effort):
+        if time.monotonic() + _seconds(program, origin, index.numel()) > effort.deadline:
+            break
         rows = domains.unsqueeze(1)
+        low, high = _backward_elements(program, found.select(domains), origin, index, box.select(domains))
         lower[rows, index] = torch.fmax(low, lower[rows, index])  # an end that is not a number says nothing
         upper[rows, index] = torch.fmin(high, upper[rows, index])
-    shape = program.graph.nodes[source].shape
-    found.intervals[source] = Interval(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
+    shape = program.graph.nodes[origin].shape
+    found.intervals[origin] = Interval(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
+    for source in program.graph.nodes[position].inputs:
+        if program.origins[source] == origin:
+            for moved in program.moves_to(source):
+                bounds = node_interval(program, moved, found.intervals, box)
+                found.intervals[moved] = bounds.intersect(found.intervals[moved])
+
+
+def _undecided(program: Program, found: NodeBounds, position: int, origin: int, effort: Effort) -> Tensor:
+    """Elements `[batch, n]` of node `origin` that node `position` cannot decide yet, and that the effort allows."""
+    node = program.graph.nodes[position]
+    assert isinstance(node.op, Elementwise)
+    mask = node.op.unstable(*(found.intervals[source] for source in node.inputs))
+    total = torch.zeros_like(flat(found.intervals[origin].lower))
+    for source in dict.fromkeys(node.inputs):
+        if program.origins[source] != origin:
+            continue
+        allowed = mask if effort.only is None else mask & effort.only[source].reshape(mask.shape)
+        rows = allowed.to(total.dtype)
+        for moved in reversed(program.moves_to(source)):
+            op = program.graph.nodes[moved].op
+            assert isinstance(op, Affine)
+            (rows,) = op.adjoint(rows)
+        total = total + flat(rows)
+    return total > 0
 
 
 def _blocks(

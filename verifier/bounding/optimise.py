@@ -1,5 +1,6 @@
-"""Backward bounds whose free multipliers are optimised: slopes (alpha-CROWN, Xu 2021), multipliers of the neurons'
-bounds, which splits tighten (beta-CROWN, Wang 2021), and the weights of a conjunction's rows (lambda).
+"""Backward bounds whose free multipliers are optimised: slopes and other parameters of planes (alpha-CROWN, Xu 2021),
+multipliers of the neurons' bounds, which splits tighten (beta-CROWN, Wang 2021), and weights of a conjunction's rows
+(lambda).
 
 Every choice gives a valid bound. So the ascent runs in plain arithmetic, and only the best multipliers go through the
 backward pass that accounts for rounding.
@@ -8,6 +9,7 @@ The gradient needs no tape. A backward pass fixes, for each row, which line of e
 it uses. Following these choices forwards gives the minimiser of the row's relaxation, its value z at every node, and
 
     d bound / d slope       =  A (z - touch)         of the line in use, A the coefficient of the neuron's output
+    d bound / d parameter   =  A (derivative of the plane in use, at z)                              in general
     d bound / d multiplier  =  lower - z, upper - z  of the bound it belongs to
     d bound / d weight_j    =  rows_j . z + offset_j
 
@@ -29,7 +31,7 @@ from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
-from verifier.core.operator import Affine, Elementwise, Planes, Sloped
+from verifier.core.operator import Adjustable, Adjusted, Affine, Elementwise, Planes, Sloped
 from verifier.core.rounding import gamma, tiny
 from verifier.core.stacked import clone, pick
 from verifier.settings import AscentSettings
@@ -56,8 +58,9 @@ class Objective:
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    """All `[n, *shape]`: `lower`, `upper` slopes of the lines of each sloped node; `bounds` by argument of a nonlinear
-    node, positive on its lower bound, negative on its upper one. `weights` `[n, k]` on the simplex."""
+    """All `[n, *shape]`: `lower`, `upper` parameters of the planes of each adjustable node (slopes, where it has one
+    argument); `bounds` by argument of a nonlinear node, positive on its lower bound, negative on its upper one.
+    `weights` `[n, k]` on the simplex."""
 
     lower: dict[int, Tensor] = field(default_factory=dict)
     upper: dict[int, Tensor] = field(default_factory=dict)
@@ -95,14 +98,20 @@ def initial_multipliers(
     lower, upper = {}, {}
     for position, planes in found.planes.items():
         op = program.graph.nodes[position].op
-        if position > start or not isinstance(op, Sloped):
+        if position > start or not isinstance(op, Adjustable):
             continue
-        lower[position] = fill(planes.lower_slopes[0])
-        if op.slope_ranges(found.intervals[program.graph.nodes[position].inputs[0]])[1] is not None:
-            upper[position] = fill(planes.upper_slopes[0])
+        below, above = op.parameters(planes)
+        lower[position] = fill(below)
+        if op.ranges(*arguments_of(program, found, position))[1] is not None:
+            upper[position] = fill(above)
     bounds = {k: torch.zeros_like(fill(found.intervals[k].lower)) for k in bounded if k <= start}
     weights = torch.full_like(objective.offset, 1.0 / combined)
     return Multipliers(lower, upper, bounds, weights)
+
+
+def arguments_of(program: Program, found: NodeBounds, position: int) -> tuple[Interval, ...]:
+    """Bounds of a node's arguments."""
+    return tuple(found.intervals[source] for source in program.graph.nodes[position].inputs)
 
 
 def optimise(
@@ -165,8 +174,9 @@ def _settle(dual: Dual, free: Multipliers) -> None:
     free.lower.update({position: slope.clone() for position, slope in old.items()})
     dual.projected(free)
     for position, slope in free.lower.items():
-        source = dual.program.graph.nodes[position].inputs[0]
-        if source in free.bounds and position in rows:
+        node = dual.program.graph.nodes[position]
+        source = node.inputs[0]
+        if isinstance(node.op, Sloped) and source in free.bounds and position in rows:
             free.bounds[source].add_(rows[position] * (slope - old[position]))
     better = value > dual.value(free)
     free.put(better, pick(plain, better))
@@ -205,18 +215,19 @@ def certain_bound(
 def _tilted(
     program: Program, position: int, planes: Planes, found: NodeBounds, multipliers: Multipliers, axis: int
 ) -> Planes:
-    """The planes of a sloped node with the chosen slopes, one of each for every row."""
-    node = program.graph.nodes[position]
-    op, box = node.op, found.intervals[node.inputs[0]]
-    assert isinstance(op, Sloped)
-    wide = Interval(box.lower.unsqueeze(1), box.upper.unsqueeze(1))
-    lower = multipliers.lower[position].unsqueeze(axis)
-    line = op.lower_line(wide, lower)
-    low = None if planes.lower_intercept is None else line.intercept.expand_as(lower)
+    """The planes of an adjustable node with the chosen parameters, one of each for every row."""
+    op = program.graph.nodes[position].op
+    assert isinstance(op, Adjustable)
+    wide = tuple(
+        Interval(box.lower.unsqueeze(1), box.upper.unsqueeze(1)) for box in arguments_of(program, found, position)
+    )
+    below = multipliers.lower[position].unsqueeze(axis)
+    plane = op.lower_plane(below, *wide)
+    low = None if planes.lower_intercept is None else plane.intercept.expand_as(below)
     if position not in multipliers.upper:
-        return Planes((lower,), low, planes.upper_slopes, planes.upper_intercept)
-    upper = multipliers.upper[position].unsqueeze(axis)
-    return Planes((lower,), low, (upper,), op.upper_line(wide, upper).intercept)
+        return Planes(plane.slopes, low, planes.upper_slopes, planes.upper_intercept)
+    upper = op.upper_plane(multipliers.upper[position].unsqueeze(axis), *wide)
+    return Planes(plane.slopes, low, upper.slopes, upper.intercept)
 
 
 def _certain_start(objective: Objective, weights: Tensor, found: NodeBounds) -> tuple[dict[int, Tensor], Tensor]:
@@ -256,15 +267,15 @@ class Dual:
         self.lines: dict[int, LinesInUse] = {}
         self._visited: list[int] = []
         self.rows: Tensor | None = None
-        self._touch: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.planes: dict[int, tuple[Adjusted, Adjusted | None]] = {}
 
     def select(self, index: Tensor) -> Dual:
         box = self.box if self.box.shape[0] == 1 else self.box.select(index)
         return Dual(self.program, box, self.found.select(index), self.objective.select(index))
 
     def projected(self, free: Multipliers) -> Multipliers:
-        """The multipliers with every slope moved into its range (in place)."""
-        _project(free, *_slope_ranges(self.program, self.found, free))
+        """The multipliers with every parameter moved into its range (in place)."""
+        _project(free, *_parameter_ranges(self.program, self.found, free))
         return free
 
     def value(self, free: Multipliers) -> Tensor:
@@ -309,20 +320,19 @@ class Dual:
         self, position: int, op: Elementwise, rows: Tensor, free: Multipliers
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Cross a nonlinear node: what the bias gains, and the rows over its arguments. Notes the lines in use."""
-        planes, node = self.found.planes[position], self.program.graph.nodes[position]
+        planes = self.found.planes[position]
         above = rows < 0
         lower_slopes, upper_slopes = planes.lower_slopes, planes.upper_slopes
         low, high = planes.lower_intercept, planes.upper_intercept
         if position in free.lower:
-            assert isinstance(op, Sloped)
-            box, touch_above = self.found.intervals[node.inputs[0]], None
-            line = op.lower_line(box, free.lower[position])
-            lower_slopes, touch = (free.lower[position],), line.touch
-            low = None if low is None else line.intercept
+            assert isinstance(op, Adjustable)
+            boxes, upper = arguments_of(self.program, self.found, position), None
+            lower = op.lower_plane(free.lower[position], *boxes)
+            lower_slopes, low = lower.slopes, None if low is None else lower.intercept
             if position in free.upper:
-                line = op.upper_line(box, free.upper[position])
-                upper_slopes, high, touch_above = (free.upper[position],), line.intercept, line.touch
-            self._touch[position] = touch, touch_above
+                upper = op.upper_plane(free.upper[position], *boxes)
+                upper_slopes, high = upper.slopes, upper.intercept
+            self.planes[position] = lower, upper
         slopes = tuple(torch.where(above, u, s) for s, u in zip(lower_slopes, upper_slopes, strict=True))
         intercept = torch.where(above, high, 0.0 if low is None else low)
         self.lines[position] = LinesInUse(rows, slopes, intercept)
@@ -360,20 +370,20 @@ class Dual:
             if position not in self.lines:
                 lower[position] = torch.zeros_like(free.lower[position])
                 continue
-            z = values[self.program.graph.nodes[position].inputs[0]]
-            rows, (touch, touch_above) = self.lines[position].rows, self._touch[position]
-            lower[position] = rows.clamp(min=0) * (z - touch)
-            if touch_above is not None:
-                upper[position] = rows.clamp(max=0) * (z - touch_above)
+            places = [values[source] for source in self.program.graph.nodes[position].inputs]
+            rows, (below, above) = self.lines[position].rows, self.planes[position]
+            lower[position] = rows.clamp(min=0) * below.rise(*places)
+            if above is not None:
+                upper[position] = rows.clamp(max=0) * above.rise(*places)
         for position, multiplier in free.bounds.items():
             if position not in values:
                 bounds[position] = torch.zeros_like(multiplier)
                 continue
             z, box = values[position], self.found.intervals[position]
-            below, over = (box.lower - z), (box.upper - z)
+            lacking, over = (box.lower - z), (box.upper - z)
             # at 0 either side may start to pay: the lower bound where z is below it, the upper where z is above it
-            at_zero = below.clamp(min=0) + over.clamp(max=0)
-            slope = torch.where(multiplier == 0, at_zero, torch.where(multiplier > 0, below, over))
+            at_zero = lacking.clamp(min=0) + over.clamp(max=0)
+            slope = torch.where(multiplier == 0, at_zero, torch.where(multiplier > 0, lacking, over))
             bounds[position] = torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
         weights = self.objective.offset.clone()
         for position, rows in self.objective.rows.items():
@@ -381,15 +391,15 @@ class Dual:
         return Multipliers(lower, upper, bounds, weights)
 
 
-def _slope_ranges(
+def _parameter_ranges(
     program: Program, found: NodeBounds, free: Multipliers
 ) -> tuple[dict[int, Interval], dict[int, Interval]]:
-    """Of the lower and of the upper slopes, by node."""
+    """Of the lower and of the upper parameters, by node."""
     below, above = {}, {}
     for position in free.lower:
-        node = program.graph.nodes[position]
-        assert isinstance(node.op, Sloped)
-        below[position], over = node.op.slope_ranges(found.intervals[node.inputs[0]])
+        op = program.graph.nodes[position].op
+        assert isinstance(op, Adjustable)
+        below[position], over = op.ranges(*arguments_of(program, found, position))
         if over is not None:
             above[position] = over
     return below, above
@@ -405,14 +415,15 @@ class _Ascent:
     """Gradient ascent with momentum in natural units, projected to the ranges; multiplicative updates of the weights.
 
     A slope's derivative, divided by its coefficient and by the width of the neuron, is a place between the ends of the
-    neuron (-1 to 1): times the range of slopes it is a step. A bound's derivative, divided by the width, says how far
+    neuron (-1 to 1): times the range of slopes it is a step; likewise of other parameters, with what the plane gains
+    between the ends. A bound's derivative, divided by the width, says how far
     outside the minimiser is: times the coefficient of the neuron it is a step. Adam, which forgets these sizes, needs
     two to four times as many iterations for the same bound."""
 
     def __init__(self, program: Program, found: NodeBounds, free: Multipliers, settings: AscentSettings) -> None:
         self.program, self.found, self.settings = program, found, settings
         self.steps = 0
-        self.ranges = _slope_ranges(program, found, free)
+        self.ranges = _parameter_ranges(program, found, free)
         self.momentum = tuple({k: torch.zeros_like(v) for k, v in group.items()} for group in free.groups()[:3])
 
     def select(self, index: Tensor) -> _Ascent:
@@ -431,9 +442,9 @@ class _Ascent:
             for key, value in free.groups()[place].items():
                 if key not in dual.lines:
                     continue
-                size = self._width(self.program.graph.nodes[key].inputs[0]) * dual.lines[key].rows.abs()
                 op = self.program.graph.nodes[key].op
-                assert isinstance(op, Sloped)
+                assert isinstance(op, Adjustable)
+                size = self._span(key, dual.planes[key][place]) * dual.lines[key].rows.abs()
                 reach = (ranges[key].upper - ranges[key].lower) * op.pace
                 move = self._move(place, key, gradient.groups()[place][key] * reach / (size + tiny(value.dtype)))
                 value.add_(move, alpha=self.settings.slope_rate * decay)
@@ -451,6 +462,14 @@ class _Ascent:
             free.weights.mul_(torch.exp(slope / largest * (self.settings.weight_rate * decay)))
             free.weights.div_(free.weights.sum(1, keepdim=True))
         _project(free, *self.ranges)
+
+    def _span(self, position: int, plane: Adjusted | None) -> Tensor:
+        """How much a parameter can move its plane, at most, or nearly."""
+        sources = self.program.graph.nodes[position].inputs
+        if plane is None or plane.turns is None:
+            return self._width(sources[0])
+        spans = [turn.abs() * self._width(source) for turn, source in zip(plane.turns, sources, strict=True)]
+        return torch.stack(spans).sum(0) / 2
 
     def _width(self, position: int) -> Tensor:
         box = self.found.intervals[position]

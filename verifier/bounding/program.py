@@ -48,6 +48,24 @@ class Program:
         return tuple(counts)
 
     @cached_property
+    def origins(self) -> tuple[int, ...]:
+        """For each node, the one whose numbers it moves unchanged (copies, columns, other shapes), else itself."""
+        found: list[int] = []
+        for position, node in enumerate(self.graph.nodes):
+            moves = isinstance(node.op, Affine) and len(node.inputs) == 1 and node.op.fan_in == 0
+            moves = moves and node.op.offset() is None  # type: ignore[attr-defined]
+            found.append(found[node.inputs[0]] if moves else position)
+        return tuple(found)
+
+    def moves_to(self, position: int) -> tuple[int, ...]:
+        """The nodes on the way from a node's origin to it: not the origin, but itself unless it is that; in order."""
+        path: list[int] = []
+        while position != self.origins[position]:
+            path.append(position)
+            position = self.graph.nodes[position].inputs[0]
+        return tuple(reversed(path))
+
+    @cached_property
     def splittable(self) -> tuple[int, ...]:
         """Positions of the arguments of nonlinear nodes, in order: the pre-activations, whose bounds matter most."""
         sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]

@@ -47,6 +47,14 @@ class Window:
         sizes = zip(self.narrow, self.stride, self.dilation, self.kernel, strict=True)
         return tuple((narrow - 1) * stride + dilation * (kernel - 1) + 1 for narrow, stride, dilation, kernel in sizes)
 
+    @property
+    def overlap(self) -> int:
+        """The most taps of the kernel that one element of the wide side meets: every `stride / gcd`-th one."""
+        steps = (
+            stride // math.gcd(stride, dilation) for stride, dilation in zip(self.stride, self.dilation, strict=True)
+        )
+        return math.prod(-(-size // step) for size, step in zip(self.kernel, steps, strict=True))
+
     def correlate(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x` `[n, channels, *wide]` with `weight` `[out, channels / groups, *kernel]` to `[n, out, *narrow]`."""
         function = _CORRELATE[len(self.wide)]
@@ -108,7 +116,7 @@ class Conv(Affine):
 
     @property
     def fan_out(self) -> int:  # type: ignore[override]
-        return math.prod(self.weight.shape[2:]) * self.weight.shape[0] // self.window.groups
+        return self.window.overlap * self.weight.shape[0] // self.window.groups
 
     def linear(self, *inputs: Tensor) -> Tensor:
         return _merged(inputs[0], self.weight, self.window.correlate)
@@ -133,7 +141,7 @@ class ConvTranspose(Affine):
 
     @property
     def fan_in(self) -> int:  # type: ignore[override]
-        return math.prod(self.weight.shape[2:]) * self.weight.shape[0] // self.window.groups
+        return self.window.overlap * self.weight.shape[0] // self.window.groups
 
     @property
     def fan_out(self) -> int:  # type: ignore[override]

@@ -1,8 +1,11 @@
 """Products, quotients and sums of exponentials of variables.
 
-Bounds of x y (McCormick 1976) at half way between its two planes on either side: around the middles (p, q) of the box,
-x y = q x + p y - p q + (x - p)(y - q), whose last term is at most the product of the half-widths. Of all planes below
-this has the least largest distance, and the same slopes above and below.
+Bounds of x y (McCormick 1976):  (x - a)(y - b) >= 0  where (a, b) are both lower or both upper ends, which is a plane
+below, and with ends of opposite kinds a plane above. Any mixture of the two planes on a side holds.
+
+Half way between them, around the middles (p, q) of the box, x y = q x + p y - p q + (x - p)(y - q), whose last term is
+at most the product of the half-widths. Of all planes below this has the least largest distance, and the same slopes
+above and below.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Elementwise, Op, Planes
+from verifier.core.operator import Adjustable, Adjusted, Band, Op, Planes
 from verifier.core.rounding import down, tiny, unit, up
+
+PLANE_ROUNDINGS = 24  # of a plane's slopes and intercept together, relative to the largest |x| |y|: at most 17
 
 
 @dataclass(frozen=True)
-class Multiply(Elementwise):
-    """x * y, same shapes."""
+class Multiply(Adjustable):
+    """x * y, same shapes. The parameters, from 0 to 1, are the shares of the plane at y's upper end."""
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * inputs[1]
@@ -36,6 +41,41 @@ class Multiply(Elementwise):
     def relax(self, *inputs: Interval) -> Planes:
         band = self.band(*inputs)
         return Planes(band.slopes, band.low, band.slopes, band.high)
+
+    def ranges(self, *inputs: Interval) -> tuple[Interval, Interval]:
+        zero = torch.zeros_like(inputs[0].lower)
+        return Interval(zero, zero + 1), Interval(zero, zero + 1)
+
+    def parameters(self, planes: Planes) -> tuple[Tensor, Tensor]:
+        half = torch.full_like(planes.upper_intercept, 0.5)
+        return half, half
+
+    def lower_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
+        x, y = inputs
+        return self._mixture(parameter, (x.lower, y.lower), (x.upper, y.upper), inputs, -1)
+
+    def upper_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
+        x, y = inputs
+        return self._mixture(parameter, (x.upper, y.lower), (x.lower, y.upper), inputs, +1)
+
+    def _mixture(
+        self,
+        share: Tensor,
+        first: tuple[Tensor, Tensor],
+        second: tuple[Tensor, Tensor],
+        boxes: tuple[Interval, ...],
+        side: int,
+    ) -> Adjusted:
+        """Of the planes  b x + a y - a b  of two corners (a, b): the second one's share, kept in [0, 1]."""
+        (a, b), share = first, share.clamp(0, 1)
+        turns = second[1] - b, second[0] - a
+        constant = a * b
+        lift = constant - second[0] * second[1]
+        largest = [box.magnitude() for box in boxes]
+        slack = largest[0] * largest[1] * (PLANE_ROUNDINGS * unit(a.dtype))
+        slack = slack + tiny(a.dtype) * (4 + 2 * largest[0] + 2 * largest[1])
+        slopes = torch.addcmul(b, share, turns[0]), torch.addcmul(a, share, turns[1])
+        return Adjusted(slopes, torch.addcmul(side * slack - constant, share, lift), turns, lift)
 
     def band(self, *inputs: Interval) -> Band:
         (p, first), (q, second) = (_middle_and_reach(box) for box in inputs)

@@ -17,7 +17,7 @@ from verifier.bounding.optimise import Multipliers, Objective, initial_multiplie
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.operator import Elementwise, Sloped
+from verifier.core.operator import Adjustable, Elementwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +81,10 @@ class Kept:
                     undecided = undecided.clone()
                     undecided[known] = True
                 self.index[source] = undecided.nonzero().flatten()
-        self.sloped = {
-            position: node.inputs[0]
+        self.adjusted = {
+            position: (node.op, node.inputs[0])
             for position, node in enumerate(program.graph.nodes)
-            if isinstance(node.op, Sloped) and position in base.planes
+            if isinstance(node.op, Adjustable) and position in base.planes
         }
         self._hull = {
             k: Interval(v.lower.amin(0, keepdim=True), v.upper.amax(0, keepdim=True)) for k, v in base.intervals.items()
@@ -126,21 +126,22 @@ class Kept:
         """Of the kept neurons only, in half the bits: any multiplier is valid."""
         short = lambda value, source: flat(value)[:, self.index[source]].to(torch.bfloat16)  # noqa: E731
         return Multipliers(
-            {k: short(v, self.sloped[k]) for k, v in multipliers.lower.items()},
-            {k: short(v, self.sloped[k]) for k, v in multipliers.upper.items()},
+            {k: short(v, self.adjusted[k][1]) for k, v in multipliers.lower.items()},
+            {k: short(v, self.adjusted[k][1]) for k, v in multipliers.upper.items()},
             {k: short(v, k) for k, v in multipliers.bounds.items()},
             multipliers.weights,
         )
 
     def expand(self, multipliers: Multipliers, found: NodeBounds) -> Multipliers:
-        """Back to whole nodes; neurons that are not kept have the slopes of their planes, and no multiplier."""
+        """Back to whole nodes; neurons that are not kept have the parameters of their planes, and no multiplier."""
         count = len(multipliers.weights)
 
         def fill(value: Tensor, short: Tensor, source: int) -> Tensor:
             whole = flat(value.expand(count, *value.shape[1:]))
             return whole.index_copy(1, self.index[source], short.to(value.dtype)).reshape(count, *value.shape[1:])
 
-        lower = {k: fill(found.planes[k].lower_slopes[0], v, self.sloped[k]) for k, v in multipliers.lower.items()}
-        upper = {k: fill(found.planes[k].upper_slopes[0], v, self.sloped[k]) for k, v in multipliers.upper.items()}
+        start = {k: op.parameters(found.planes[k]) for k, (op, _) in self.adjusted.items()}
+        lower = {k: fill(start[k][0], v, self.adjusted[k][1]) for k, v in multipliers.lower.items()}
+        upper = {k: fill(start[k][1], v, self.adjusted[k][1]) for k, v in multipliers.upper.items()}
         bounds = {k: fill(torch.zeros_like(found.intervals[k].lower), v, k) for k, v in multipliers.bounds.items()}
         return Multipliers(lower, upper, bounds, multipliers.weights.clone())

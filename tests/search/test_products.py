@@ -1,0 +1,115 @@
+"""The search over neurons on small networks with products and softmax, against a fine grid of their two inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.search.questions import Part, Small, query_of, values_at
+from tests.search.test_neurons import outcome_of, search_of
+from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.core.graph import Graph
+from verifier.core.operator import Adjustable, Sloped
+from verifier.core.problem import build_problem
+from verifier.core.stacked import pick
+from verifier.ops import Add, Exp, LogSumExp, Multiply, Relu
+from verifier.search.neurons import objective_of
+from verifier.settings import AscentSettings
+
+GRID = 101
+MISSES = (-0.05, 0.1, 0.5)
+
+
+def product_of_branches(seed: int) -> Graph:
+    b = Small(1, 2, seed=seed)
+    b.dense(b.same(Multiply(), b.same(Relu(), b.dense(0, 4)), b.dense(0, 4)), 2)
+    return b.graph()
+
+
+def softmax(seed: int) -> Graph:
+    """Shares of three, times values."""
+    b = Small(1, 2, seed=seed)
+    scores = [b.dense(b.same(Relu(), b.dense(0, 3)), 2) for _ in range(3)]
+    total = b.same(LogSumExp(), *scores)
+    shares = [b.same(Exp(most=0.0), b.same(Add((1, -1)), score, total)) for score in scores]
+    b.dense(b.same(Add((1, 1, 1)), *(b.same(Multiply(), share, b.dense(0, 2)) for share in shares)), 2)
+    return b.graph()
+
+
+def squares(seed: int) -> Graph:
+    """A product of one value by itself, whose arguments are not independent."""
+    b = Small(1, 2, seed=seed)
+    z = b.dense(0, 3)
+    b.dense(b.same(Multiply(), z, z), 2)
+    return b.graph()
+
+
+GRAPHS = {"product": product_of_branches, "softmax": softmax, "squares": squares}
+each = pytest.mark.parametrize("name", GRAPHS)
+
+
+def question(graph: Graph, miss: float, seed: int) -> Part:
+    """A row that the best point of the grid misses by `miss`."""
+    generator = np.random.default_rng(seed)
+    lower = np.round(generator.uniform(-1.5, 1, 2) * 8) / 8
+    upper = lower + 0.25
+    c = np.round(generator.normal(size=(1, 2)) * 4) / 4 + 0.125
+    axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(lower, upper, strict=True)]
+    least = float((values_at(graph, torch.cartesian_prod(*axes)) @ torch.from_numpy(c[0])).min())
+    return lower, upper, [(c, np.zeros((1, 2)), np.array([least - miss]))]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("miss", MISSES)
+@each
+def test_answers_agree_with_a_grid(name: str, miss: float, seed: int) -> None:
+    graph = GRAPHS[name](seed)
+    with torch.no_grad():
+        outcome = outcome_of(search_of(graph, query_of([question(graph, miss, seed)])))
+    assert (outcome.found, outcome.complete) == (miss < 0, miss > 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@each
+def test_optimised_bounds_are_below_the_grid_and_parameters_serve(name: str, seed: int) -> None:
+    """A search's short form of the parameters gives the bound again, nearly."""
+    graph = GRAPHS[name](seed)
+    lower, upper, rows = question(graph, 0.0, seed)
+    with torch.no_grad():
+        query = query_of([(lower, upper, rows)])
+        kept, problem = search_of(graph, query).kept, build_problem(query, torch.float32, "cpu")
+        program = kept.program
+        nothing = torch.zeros(1, dtype=torch.long)
+        objective, box = objective_of(problem, program, nothing, nothing), problem.box.reshape(1, *graph.input_shape)
+        start = initial_multipliers(program, kept.base, objective)
+        several = [p for p in start.lower if not isinstance(graph.nodes[p].op, Sloped)]
+        assert several and all(isinstance(graph.nodes[p].op, Adjustable) for p in start.lower)
+        settings = AscentSettings(iterations=0, enough=float("inf"))
+        first = optimise(program, box, kept.base, objective, start, settings).bound
+        settings = AscentSettings(iterations=40, enough=float("inf"))
+        best = optimise(program, box, kept.base, objective, start, settings)
+        certain = certain_bound(program, box, kept.base, objective, best.multipliers).minimum(box)[:, 0]
+        assert float(certain) <= 1e-6 and float(best.bound) >= float(first)
+        again = kept.expand(kept.compress(pick(best.multipliers, nothing)), kept.base)
+        close = certain_bound(program, box, kept.base, objective, again).minimum(box)[:, 0]
+        torch.testing.assert_close(close, certain, rtol=0.05, atol=0.05)
+
+
+@each
+def test_parameters_gain_something(name: str) -> None:
+    gains = []
+    for seed in range(4):
+        graph = GRAPHS[name](seed)
+        with torch.no_grad():
+            search = search_of(graph, query_of([question(graph, 0.0, seed)]))
+            nothing = torch.zeros(1, dtype=torch.long)
+            objective = objective_of(search.problem, search.program, nothing, nothing)
+            box, base = search.problem.box.reshape(1, *graph.input_shape), search.kept.base
+            bounds = []
+            for iterations in (0, 40):
+                start = initial_multipliers(search.program, base, objective)
+                settings = AscentSettings(iterations=iterations, enough=float("inf"))
+                bounds.append(float(optimise(search.program, box, base, objective, start, settings).bound))
+            gains.append(bounds[1] - bounds[0])
+    assert max(gains) > 1e-3

@@ -1,0 +1,149 @@
+"""Planes with parameters: valid at any parameter, exactly; as tight as they can be; their derivatives."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.soundness.test_curves import similar_boxes
+from tests.soundness.test_elementwise import Checker, points_in
+from verifier.core.interval import Interval
+from verifier.core.operator import Adjustable, Adjusted, Sloped
+from verifier.ops import OPERATORS, LogSumExp, Multiply
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+CASES: list[tuple[Adjustable, int]] = [(Multiply(), 2), *((LogSumExp(), count) for count in (1, 2, 3, 7))]
+each = pytest.mark.parametrize(("op", "count"), CASES, ids=[f"{op.name}-{count}" for op, count in CASES])
+SIDES = {"lower": -1, "upper": 1}
+
+
+def test_every_adjustable_operator_is_here() -> None:
+    """One-argument ones are in `test_multipliers`."""
+    several = {op for op in OPERATORS if issubclass(op, Adjustable) and not issubclass(op, Sloped)}
+    assert several == {type(op) for op, _ in CASES}
+
+
+def plane(op: Adjustable, side: str, parameter: Tensor, boxes: tuple[Interval, ...]) -> Adjusted:
+    return (op.lower_plane if side == "lower" else op.upper_plane)(parameter, *boxes)
+
+
+def widened(boxes: tuple[Interval, ...]) -> tuple[Interval, ...]:
+    return tuple(Interval(box.lower.unsqueeze(1), box.upper.unsqueeze(1)) for box in boxes)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@each
+def test_planes_of_any_parameter(op: Adjustable, count: int, dtype: str) -> None:
+    """Several for each box `[batch, spec]`, a few out of their range: boxes that are points, a few ulps wide, huge."""
+    boxes = similar_boxes(count, DTYPES[dtype])
+    random = torch.rand(len(boxes[0].lower), 2, generator=torch.Generator().manual_seed(1)).to(DTYPES[dtype])
+    fixed = torch.tensor([0.0, 1.0, 0.5, 1e-20, -0.3, 1.7, 1e20], dtype=DTYPES[dtype])
+    parameters = torch.cat([fixed.expand(len(random), -1), random], 1)
+    points = points_in(boxes, op, seed=count)
+    checker = Checker(op, boxes)
+    compared = 0
+    for side, sign in SIDES.items():
+        found = plane(op, side, parameters, widened(boxes))
+        slopes = [slope.expand_as(parameters) for slope in found.slopes]
+        for spec in range(parameters.shape[1]):
+
+            def lines(
+                place: int, a: list[Tensor] = slopes, t: Tensor = found.intercept, j: int = spec, s: int = sign
+            ) -> list[tuple[str, int, list[Fraction], Fraction]]:
+                numbers = [float(slope[place, j]) for slope in a]
+                intercept = float(t.expand_as(a[0])[place, j])
+                assert intercept != -s * np.inf
+                if not np.isfinite([*numbers, intercept]).all():
+                    return []
+                return [(f"plane {j}", s, [*map(Fraction, numbers)], Fraction(intercept))]
+
+            checker.lines = lines  # type: ignore[method-assign]
+            checker.check(points)
+            compared += sum(bool(lines(place)) for place in range(len(points)))
+    assert compared > 0.5 * 2 * parameters.numel()
+
+
+@each
+def test_what_is_not_a_number_gives_no_plane(op: Adjustable, count: int) -> None:
+    for lower, upper in ((-torch.inf, 1.0), (0.0, torch.inf), (torch.nan, 1.0)):
+        boxes = tuple(Interval(torch.tensor([[lower]]), torch.tensor([[upper]])) for _ in range(count))
+        for side, sign in SIDES.items():
+            found = plane(op, side, torch.tensor([[0.3]]), boxes)
+            at = [torch.full((1, 1), 0.5)] * count
+            value = float(sum((s * x for s, x in zip(found.slopes, at, strict=True)), found.intercept))
+            assert not np.isfinite(value) and value != -sign * np.inf
+    boxes = tuple(Interval(torch.tensor([[0.0]]), torch.tensor([[1.0]])) for _ in range(count))
+    assert not bool(plane(op, "lower", torch.tensor([[torch.nan]]), boxes).intercept.isfinite())
+
+
+@each
+def test_the_first_parameters_give_the_planes_that_are_relaxed_to(op: Adjustable, count: int) -> None:
+    boxes = some_boxes(count)
+    planes = op.relax(*boxes)
+    assert planes.lower_intercept is not None
+    below, above = op.parameters(planes)
+    for side, parameter, slopes, intercept in (
+        ("lower", below, planes.lower_slopes, planes.lower_intercept),
+        ("upper", above, planes.upper_slopes, planes.upper_intercept),
+    ):
+        found = plane(op, side, parameter, boxes)
+        for own, slope in zip(found.slopes, slopes, strict=True):
+            torch.testing.assert_close(own, slope, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.intercept, intercept, rtol=1e-9, atol=1e-12)
+
+
+def some_boxes(count: int) -> tuple[Interval, ...]:
+    generator = torch.Generator().manual_seed(count)
+    lower = torch.randn(count, 40, dtype=torch.float64, generator=generator)
+    width = torch.rand(count, 40, dtype=torch.float64, generator=generator) * 2 + 0.01
+    return tuple(Interval(low, low + wide) for low, wide in zip(lower, width, strict=True))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@each
+def test_rise_is_the_derivative_by_the_parameter(op: Adjustable, count: int, side: str) -> None:
+    boxes, generator = some_boxes(count), torch.Generator().manual_seed(3)
+    draw = partial(torch.rand, 40, dtype=torch.float64, generator=generator)
+    x, parameter, step = [torch.randn(40, dtype=torch.float64, generator=generator) for _ in boxes], draw(), 1e-6
+    parameter = parameter * 0.9 + 0.05
+
+    def value(at: Tensor) -> Tensor:
+        found = plane(op, side, at, boxes)
+        return sum((s * v for s, v in zip(found.slopes, x, strict=True)), found.intercept)
+
+    difference = (value(parameter + step) - value(parameter - step)) / (2 * step)
+    torch.testing.assert_close(plane(op, side, parameter, boxes).rise(*x), difference, rtol=1e-5, atol=1e-6)
+
+
+def test_planes_of_a_product_touch_it_in_the_corners() -> None:
+    """Every mixture in two of them, and the two planes that are mixed in three."""
+    (x, y) = boxes = some_boxes(2)
+    corners = [(a, b) for a in (x.lower, x.upper) for b in (y.lower, y.upper)]
+    for side, sign in SIDES.items():
+        for share, touched in ((0.0, 3), (0.4, 2), (1.0, 3)):
+            found = plane(Multiply(), side, torch.full_like(x.lower, share), boxes)
+            values = [found.slopes[0] * a + found.slopes[1] * b + found.intercept for a, b in corners]
+            gaps = torch.stack([(v - a * b) * sign for v, (a, b) in zip(values, corners, strict=True)])
+            assert ((gaps.abs() < 1e-12).sum(0) == touched).all() and (gaps >= 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_planes_of_logsumexp_touch_it(count: int) -> None:
+    """Below, in the point that the parameter names; above, as near to it as the chords allow, somewhere."""
+    boxes, op = some_boxes(count), LogSumExp()
+    for share in (0.0, 0.3, 1.0):
+        parameter = torch.full_like(boxes[0].lower, share)
+        point = [torch.lerp(box.lower, box.upper, parameter) for box in boxes]
+        below = plane(op, "lower", parameter, boxes)
+        value = sum((s * v for s, v in zip(below.slopes, point, strict=True)), below.intercept)
+        torch.testing.assert_close(value, op.evaluate(*point), rtol=1e-12, atol=1e-12)
+    for end, share in (("lower", 0.02), ("upper", 1.0)):
+        corner = [getattr(box, end) for box in boxes]
+        above = plane(op, "upper", torch.full_like(corner[0], share), boxes)
+        value = sum((s * v for s, v in zip(above.slopes, corner, strict=True)), above.intercept)
+        assert (value - op.evaluate(*corner)).abs().max() < (1e-2 if end == "lower" else 1e-12)
