@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.operator import Affine, Elementwise
 from verifier.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from verifier.bounding.crop import Patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,11 @@ class Program:
         """Positions of the arguments of nonlinear nodes, in order: the pre-activations, whose bounds matter most."""
         sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]
         return tuple(dict.fromkeys(sources))
+
+    @cached_property
+    def patches(self) -> dict[int, tuple[Patch, ...]]:
+        """By node, the tiles in which its elements are bounded: filled in by `crop.patches` on first use."""
+        return {}
 
     def operations_to(self, position: int) -> float:
         """Floating-point operations to take one row from a node back to the input."""

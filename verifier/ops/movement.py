@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from verifier.core.operator import Affine
+from verifier.core.regions import Local, Regions, Shape, distinct, numbered
 
 
 @dataclass(frozen=True)
-class Reshape(Affine):
+class Reshape(Local):
     """The same numbers in the same order: `source` shape to `shape`."""
 
     source: tuple[int, ...]
@@ -25,9 +28,26 @@ class Reshape(Affine):
     def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
         return (rows.reshape(rows.shape[0], *self.source),)
 
+    @cached_property
+    def _move(self) -> _Move:
+        return _Move(np.arange(math.prod(self.source)).reshape(self.shape), self.source)
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (self._move.reads(region),)
+
+    def phase(self, region: Regions, reads: tuple[Regions, ...]) -> np.ndarray:
+        return self._move.phase(region, reads[0])
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> Reshape | Select:
+        source, shape = reads[0].shape(), region.shape()
+        index = self._move.index_between(region, reads[0])
+        if index.size == math.prod(source) and np.array_equal(index.reshape(-1), np.arange(index.size)):
+            return Reshape(source, shape)
+        return Select(torch.from_numpy(index), source)
+
 
 @dataclass(frozen=True)
-class Permute(Affine):
+class Permute(Local):
     """Axis `axes[k]` of the input becomes axis k of the output (ONNX Transpose)."""
 
     axes: tuple[int, ...]
@@ -39,9 +59,31 @@ class Permute(Affine):
         inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
         return (rows.permute(0, *(axis + 1 for axis in inverse)),)
 
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        inverse = np.argsort(self.axes)
+        return (Regions(region.start[:, inverse], region.stop[:, inverse]),)
+
+
+@dataclass(frozen=True)
+class Crop(Affine):
+    """The box of the input, of `source` shape, that begins at `start` and has `shape`."""
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    source: tuple[int, ...]
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        limits = zip(self.start, self.shape, strict=True)
+        return inputs[0][(slice(None), *(slice(first, first + size) for first, size in limits))]
+
+    def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
+        ends = zip(self.start, self.shape, self.source, strict=True)
+        amounts = [(first, whole - size - first) for first, size, whole in ends]
+        return (torch.nn.functional.pad(rows, [amount for pair in reversed(amounts) for amount in pair]),)
+
 
 @dataclass(frozen=True, eq=False)
-class Select(Affine):
+class Select(Local):
     """Output element j is input element `index[j]` of the row-major flattened input, or 0 where `index[j]` is -1.
 
     `index` integers `[*shape]`; `source` is the input's shape. Slice, gather, tile, expand, pad and their kin.
@@ -91,3 +133,51 @@ class Select(Affine):
             index, flat = index[kept], flat.index_select(1, kept)
         result = flat.new_zeros(count, math.prod(self.source)).index_add_(1, index, flat)
         return (result.reshape(count, *self.source),)
+
+    @cached_property
+    def _move(self) -> _Move:
+        return _Move(self.index.cpu().numpy(), self.source)
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (self._move.reads(region),)
+
+    def phase(self, region: Regions, reads: tuple[Regions, ...]) -> np.ndarray:
+        return self._move.phase(region, reads[0])
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> Select:
+        index = torch.from_numpy(self._move.index_between(region, reads[0]))
+        return Select(index.to(self.index.device), reads[0].shape())
+
+
+@dataclass(frozen=True, eq=False)
+class _Move:
+    """Where each element comes from: `index` `[*shape]`, -1 for nowhere, into an input of shape `source`."""
+
+    index: np.ndarray
+    source: tuple[int, ...]
+
+    def reads(self, region: Regions) -> Regions:
+        """The smallest boxes of the input that hold all that boxes of the output read."""
+        first, kind = distinct(region.start, region.stop)
+        found = [self._reads(region, place) for place in first]
+        start, stop = (np.array([pair[k] for pair in found], dtype=np.int64)[kind] for k in (0, 1))
+        return Regions(start, stop)
+
+    def _reads(self, region: Regions, place: int) -> tuple[list[int], list[int]]:
+        index = self.index[region.slices(place)]
+        coordinates = np.unravel_index(index[index >= 0], self.source)
+        if index.max(initial=-1) < 0:
+            return [0] * len(self.source), [1] * len(self.source)
+        return [int(axis.min()) for axis in coordinates], [int(axis.max()) + 1 for axis in coordinates]
+
+    def phase(self, region: Regions, reads: Regions) -> np.ndarray:
+        first, kind = distinct(region.start, region.stop, reads.start)
+        return numbered([self.index_between(region, reads, place).tobytes() for place in first])[kind]
+
+    def index_between(self, region: Regions, reads: Regions, place: int = 0) -> np.ndarray:
+        """The index from one box of the input to one of the output."""
+        index = self.index[region.slices(place)]
+        coordinates = np.unravel_index(np.maximum(index, 0), self.source)
+        limits = zip(coordinates, reads.start[place].tolist(), strict=True)
+        moved = np.ravel_multi_index(tuple(axis - first for axis, first in limits), reads.shape(place), mode="clip")
+        return np.where(index < 0, -1, moved).astype(np.int64)
