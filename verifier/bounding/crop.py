@@ -11,7 +11,6 @@ layer, say): the `cut`. From there rows go on in the whole network.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,22 +21,18 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
+from verifier.bounding.fields import CROSSED, GATHERED, Fields, best_tiles, follow, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.regions import Local, Regions, Shape, distinct, part, part_numbers
+from verifier.core.regions import Local, Regions, Shape, part
 from verifier.core.stacked import map_tensors
 from verifier.ops import Crop
 
-WORTH = 0.5  # tiles are used where they take at most this share of the operations of whole passes
-LOCAL = 0.9  # an axis is divided where single positions along it take at most this share of the operations
-OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided
-GATHERED = 30.0  # operations that picking one element of a tile's bounds is worth
-PASS = 2e7  # operations that a pass is worth, however few its rows
-MOST_TILES = 4096
-FLOATS_PER_ELEMENT = 6  # bounds and planes of an element of a node
+WORTH = 0.75  # tiles are used where they take at most this share of the operations of whole passes
+FIRST = 2e9  # operations of whole passes from which on it pays to look for tiles at all
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +52,16 @@ class Patch:
 
     `program`: from the box of node `cut` that a tile depends on to the tile. By its nodes, `origins`: the node of the
     large program, of `shapes`, of which it is a box, and `starts` `[tiles, nodes]` where the box begins (a flat
-    position). `positions` `[tiles, elements]` of the tile's elements in the source."""
+    position). `positions` `[tiles, elements]` of the tile's elements in the source. `row`: the price of taking a row
+    back to the input, `crossing`: of a pass, however few its rows."""
 
     program: Part
     cut: int
     origins: tuple[int, ...]
     starts: Tensor
     positions: Tensor
+    row: float
+    crossing: float
 
     def bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
         """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs."""
@@ -95,14 +93,10 @@ class Patch:
         boxes = value.as_strided((len(value), places, *box), (value.stride(0), 1, *value.stride()[1:]))
         return boxes[domains, self.starts[tiles, place]]
 
-    def operations(self, program: Program) -> float:
-        """To take one row back to the input."""
-        return self.program.operations_to(self.program.graph.output) + program.operations_to(self.cut)
-
-    def floats(self, program: Program) -> tuple[int, int]:
-        """Numbers at the widest node that a row crosses, and of all bounds that a tile takes."""
-        widest = max(node.size for node in (*self.program.graph.nodes, *program.graph.nodes[: self.cut]))
-        return widest, self.program.graph.size * FLOATS_PER_ELEMENT
+    def price(self, elements: int, tiles: int) -> float:
+        """Of bounding so many elements on both sides, in so many tiles."""
+        size = self.program.graph.size
+        return 2 * elements * self.row + GATHERED * tiles * size + self.crossing
 
     def minimum(
         self, program: Program, found: NodeBounds, box: Interval, domains: Tensor, tiles: Tensor, rows: Tensor
@@ -138,137 +132,45 @@ def _offsets(shape: Shape, box: Sequence[int]) -> Tensor:
     return torch.arange(math.prod(shape)).reshape(shape)[tuple(slice(size) for size in box)].flatten()
 
 
-def patches(program: Program, source: int) -> tuple[Patch, ...]:
-    """The tiles in which to bound node `source`; none where whole passes are not much dearer."""
-    if source not in program.patches:
-        program.patches[source] = _best_patches(program, source)
-    return program.patches[source]
-
-
-def _best_patches(program: Program, source: int) -> tuple[Patch, ...]:
-    """Of tiles of several sizes those that take the fewest operations."""
-    graph = program.graph
-    shape = graph.nodes[source].shape
-    whole = _follow(graph, source, Regions.whole(shape, 1))
-    if whole is None or math.prod(shape) < 2:
-        return ()
-    axes = [axis for axis in range(len(shape)) if _is_local(program, source, axis, whole)]
-    if not axes:
-        return ()
-    best, least = None, WORTH * _price(program, whole)
-    for exponent in range(max(shape[axis] for axis in axes).bit_length()):
-        tiles = _tiles(shape, axes, 1 << exponent)
-        if len(tiles.start) > MOST_TILES:
-            continue
-        fields = _follow(graph, source, tiles)
-        if fields is None:
-            continue
-        price = _price(program, fields)
-        if price < least:
-            best, least = fields, price
-    return () if best is None else _patches(program, best)
-
-
 @dataclass(frozen=True, eq=False)
-class _Fields:
-    """What tiles of node `source` depend on: by node `boxes`, and `reads`, those that it reads of each input."""
+class Tiling:
+    """All tiles of a node by their structure (none where no tiles pay), and the price of whole passes over it."""
 
-    graph: Graph
-    source: int
-    cut: int
-    boxes: dict[int, Regions]
-    reads: dict[int, tuple[Regions, ...]]
+    patches: tuple[Patch, ...]
+    row: float
+    crossing: float
 
-    @cached_property
-    def inner(self) -> list[int]:
-        """The nodes behind the cut."""
-        return sorted(position for position in self.boxes if position != self.cut)
-
-    @cached_property
-    def structures(self) -> tuple[np.ndarray, np.ndarray]:
-        """A tile of each structure, and the structure of each tile."""
-        parts = [box.size for box in self.boxes.values()]
-        for position in self.inner:
-            node, box, reads = self.graph.nodes[position], self.boxes[position], self.reads[position]
-            if isinstance(node.op, Local):
-                parts.append(node.op.phase(box, reads))
-            elif isinstance(node.op, Constant):
-                parts.append(part_numbers(node.op.value, box))
-            for source, read in zip(node.inputs, reads, strict=True):
-                parts += [read.size, read.start - self.boxes[source].start]
-        return distinct(*parts)
-
-    @cached_property
-    def elements(self) -> np.ndarray:
-        """Of all boxes of each tile together, `[tiles]`."""
-        return sum((box.elements for box in self.boxes.values()), np.zeros(1))
-
-    @cached_property
-    def operations(self) -> np.ndarray:
-        """To take one row back to the cut, `[tiles]`."""
-        counts = [box * max(1, getattr(self.graph.nodes[k].op, "fan_in", 1)) for k, box in self._inner_elements()]
-        return 2.0 * sum(counts, np.zeros(1))
-
-    def _inner_elements(self) -> list[tuple[int, np.ndarray]]:
-        return [(position, self.boxes[position].elements) for position in self.inner]
+    def work(self, undecided: Tensor) -> list[tuple[Patch, Tensor]]:
+        masks = [undecided[:, patch.positions].flatten(0, 1) for patch in self.patches]
+        work = [(patch, mask) for patch, mask in zip(self.patches, masks, strict=True) if bool(mask.any())]
+        price = sum(patch.price(int(mask.sum()), int(mask.any(1).sum())) for patch, mask in work)
+        return work if price <= WORTH * (2 * int(undecided.sum()) * self.row + self.crossing) else []
 
 
-def _follow(graph: Graph, source: int, tiles: Regions) -> _Fields | None:
-    """None where what the tiles depend on cannot be followed back to one node."""
-    boxes: dict[int, Regions] = {source: tiles}
-    reads: dict[int, tuple[Regions, ...]] = {}
-    ends = []
-    for position in range(source, -1, -1):
-        if position not in boxes:
-            continue
-        node, read = graph.nodes[position], None
-        if isinstance(node.op, Local):
-            axes = list(node.op.kept_whole())
-            boxes[position] = boxes[position].along(axes, 0, [node.shape[axis] for axis in axes])
-            read = node.op.reads(boxes[position], [graph.nodes[s].shape for s in node.inputs])
-        elif isinstance(node.op, Elementwise | Constant):
-            read = (boxes[position],) * len(node.inputs)
-        if read is None:
-            ends.append(position)
-            continue
-        reads[position] = read
-        for origin, box in zip(node.inputs, read, strict=True):
-            boxes[origin] = boxes[origin].hull(box) if origin in boxes else box
-    if len(ends) != 1 or ends[0] == source:
-        return None
-    return _Fields(graph, source, ends[0], boxes, reads)
+def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Patch, Tensor]]:
+    """The tiles in which to bound the elements `undecided` `[domains, n]` of a node, as patches with their share
+    `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer."""
+    if source not in program.tilings:
+        if 2 * int(undecided.sum()) * row_price(program.graph, source) < FIRST:
+            return []
+        program.tilings[source] = _tiling(program, source)
+    return program.tilings[source].work(undecided)
 
 
-def _price(program: Program, fields: _Fields) -> float:
-    """Operations to bound a node tile by tile."""
-    rows = 2 * OPEN_SHARE * fields.boxes[fields.source].elements
-    each = fields.operations + program.operations_to(fields.cut)
-    kinds = len(fields.structures[0])
-    return float((rows * each).sum() + GATHERED * fields.elements.sum() + PASS * kinds)
+def _tiling(program: Program, source: int) -> Tiling:
+    whole = follow(program.graph, source, Regions.whole(program.graph.nodes[source].shape, 1))
+    best = None if whole is None else best_tiles(whole)
+    if whole is None or best is None:
+        return Tiling((), 0.0, 0.0)
+    return Tiling(_patches(program, best), float(whole.row[0]), CROSSED * len(whole.boxes))
 
 
-def _is_local(program: Program, source: int, axis: int, whole: _Fields) -> bool:
-    shape = program.graph.nodes[source].shape
-    if shape[axis] == 1:
-        return False
-    fields = _follow(program.graph, source, _tiles(shape, [axis], 1))
-    return fields is not None and float(fields.operations.mean()) <= LOCAL * float(whole.operations[0])
-
-
-def _tiles(shape: Shape, axes: Sequence[int], size: int) -> Regions:
-    """All tiles of at most `size` positions along each of `axes`."""
-    starts = [range(0, length, size) if axis in axes else range(1) for axis, length in enumerate(shape)]
-    start = np.array(list(itertools.product(*starts)), dtype=np.int64).reshape(-1, len(shape))
-    reach = [size if axis in axes else length for axis, length in enumerate(shape)]
-    return Regions(start, np.minimum(start + reach, shape))
-
-
-def _patches(program: Program, fields: _Fields) -> tuple[Patch, ...]:
+def _patches(program: Program, fields: Fields) -> tuple[Patch, ...]:
     first, kind = fields.structures
     return tuple(_patch(program, fields, np.flatnonzero(kind == number)) for number in range(len(first)))
 
 
-def _patch(program: Program, fields: _Fields, tiles: np.ndarray) -> Patch:
+def _patch(program: Program, fields: Fields, tiles: np.ndarray) -> Patch:
     """From all tiles of one structure."""
     graph = program.graph
     boxes = {position: box.select(tiles) for position, box in fields.boxes.items()}
@@ -298,7 +200,8 @@ def _patch(program: Program, fields: _Fields, tiles: np.ndarray) -> Patch:
         op, absolute = node.op, program.absolute[position]
         if isinstance(op, Local):
             assert isinstance(absolute, Local)
-            op, absolute = op.restricted(box, reads), absolute.restricted(box, reads)
+            one, its = box.select(slice(1)), tuple(read.select(slice(1)) for read in reads)
+            op, absolute = op.restricted(one, its), absolute.restricted(one, its)
         elif isinstance(op, Constant):
             op = Constant(part(op.value, box))
         cropped = replace(node, op=op, inputs=tuple(inputs), shape=box.shape())
@@ -312,6 +215,8 @@ def _patch(program: Program, fields: _Fields, tiles: np.ndarray) -> Patch:
         tuple(origins),
         torch.from_numpy(flat).to(program.device),
         torch.from_numpy(flat[:, -1:]).to(program.device) + _offsets(shape, nodes[-1].shape).to(program.device),
+        float(fields.row[tiles[0]]),
+        CROSSED * len(nodes),
     )
 
 

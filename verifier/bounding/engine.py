@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
-from verifier.bounding.crop import Patch, patches
+from verifier.bounding.crop import Patch, patchwork
 from verifier.bounding.forward import input_form, node_form
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
@@ -29,10 +29,10 @@ METHODS = ("interval", "forward", "crown")
 FORWARD_SHARE = 0.5  # forward forms are used where they cost at most this share of full backward bounds
 CACHE = 4 << 20  # bytes of rows in one backward pass on a CPU: elementwise passes then run in cache, not in memory
 PATCH_CACHE = 4 * CACHE  # the same for tiles, of which a pass has more other work
-PASS = 2e7  # floating-point operations that a pass is worth, however few its rows
 SMALLEST_BLOCK = 256  # rows, however wide: fewer make poor matrix products
 PADDING = 1.5  # most rows of a block's fullest domain, over those of its emptiest
 FLOATS_PER_ROW = 6  # copies of a row alive at once during a backward pass
+FLOATS_PER_ELEMENT = 6  # bounds and planes of an element of a node that a tile brings along
 ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach at least; only for skipping
 
 
@@ -119,20 +119,19 @@ def _passes(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Backward passes until all elements `undecided` `[batch, n]` of a node are bounded or the deadline comes: domains
     `[b]`, flat positions `[b, k]` of elements in each of them, and their lower and upper bounds."""
-    tiled = patches(program, source)
-    if not tiled:
+    work = patchwork(program, source, undecided)
+    if not work:
         for domains, index in _blocks(undecided, most_rows(program, source, effort)):
             if time.monotonic() + _seconds(program.operations_to(source), index.numel()) > effort.deadline:
                 return
             low, high = _backward_elements(program, found.select(domains), source, index, box.select(domains))
             yield domains, index, low, high
-    for patch in tiled:
-        count = len(patch.positions)
-        tiles = undecided[:, patch.positions].flatten(0, 1)
-        operations = patch.operations(program)
-        for chosen, index in _blocks(tiles, _patch_rows(program, patch, effort), int(PASS / operations)):
-            if time.monotonic() + _seconds(operations, index.numel()) > effort.deadline:
+    for patch, mask in work:
+        rows, spare = _patch_rows(program, patch, effort), int(patch.crossing / (2 * patch.row))
+        for chosen, index in _blocks(mask, rows, spare):
+            if time.monotonic() + _seconds(patch.row, index.numel()) > effort.deadline:
                 return
+            count = len(patch.positions)
             domains, tile = chosen // count, chosen % count
             low, high = _patch_elements(program, patch, found, domains, tile, index, box)
             yield domains, patch.positions[tile].gather(1, index), low, high
@@ -180,7 +179,9 @@ def most_rows(program: Program, source: int, effort: Effort) -> int:
 
 def _patch_rows(program: Program, patch: Patch, effort: Effort) -> int:
     """The same for tiles, each of which may come with bounds of its own for a single row."""
-    widest, bounds = (count * program.number_size for count in patch.floats(program))
+    before = program.graph.nodes[: patch.cut]
+    widest = max(node.size for node in (*patch.program.graph.nodes, *before)) * program.number_size
+    bounds = patch.program.graph.size * FLOATS_PER_ELEMENT * program.number_size
     rows = effort.memory // (2 * FLOATS_PER_ROW * widest + bounds)
     if program.device.type == "cpu":
         rows = min(rows, max(PATCH_CACHE // widest, SMALLEST_BLOCK) // 2)

@@ -13,7 +13,7 @@ from verifier.core.operator import Affine, Elementwise
 from verifier.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from verifier.bounding.crop import Patch
+    from verifier.bounding.crop import Tiling
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,8 @@ class Program:
         return tuple(dict.fromkeys(sources))
 
     @cached_property
-    def patches(self) -> dict[int, tuple[Patch, ...]]:
-        """By node, the tiles in which its elements are bounded: filled in by `crop.patches` on first use."""
+    def tilings(self) -> dict[int, Tiling]:
+        """By node, the tiles in which its elements are bounded: filled in by `crop.patchwork` on first use."""
         return {}
 
     def operations_to(self, position: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.operator import Affine
-from verifier.core.regions import Local, Regions, Shape, distinct, numbered
+from verifier.core.regions import Local, Regions, Shape, distinct
 
 
 @dataclass(frozen=True)
@@ -158,26 +158,43 @@ class _Move:
 
     def reads(self, region: Regions) -> Regions:
         """The smallest boxes of the input that hold all that boxes of the output read."""
-        first, kind = distinct(region.start, region.stop)
-        found = [self._reads(region, place) for place in first]
-        start, stop = (np.array([pair[k] for pair in found], dtype=np.int64)[kind] for k in (0, 1))
+        start = np.zeros((len(region.start), len(self.source)), dtype=np.int64)
+        stop = np.ones_like(start)
+        for places, read in self._by_size(region):
+            for axis, found in enumerate(np.unravel_index(np.maximum(read, 0), self.source)):
+                first = np.where(read < 0, self.source[axis], found).min(1, initial=self.source[axis])
+                last = np.where(read < 0, -1, found).max(1, initial=-1)
+                start[places, axis] = np.where(last < 0, 0, first)
+                stop[places, axis] = np.where(last < 0, 0, last) + 1
         return Regions(start, stop)
 
-    def _reads(self, region: Regions, place: int) -> tuple[list[int], list[int]]:
-        index = self.index[region.slices(place)]
-        coordinates = np.unravel_index(index[index >= 0], self.source)
-        if index.max(initial=-1) < 0:
-            return [0] * len(self.source), [1] * len(self.source)
-        return [int(axis.min()) for axis in coordinates], [int(axis.max()) + 1 for axis in coordinates]
-
     def phase(self, region: Regions, reads: Regions) -> np.ndarray:
-        first, kind = distinct(region.start, region.stop, reads.start)
-        return numbered([self.index_between(region, reads, place).tobytes() for place in first])[kind]
+        """`[count, 1]`: equal where the index between the boxes is."""
+        names: dict[bytes, int] = {}
+        numbers = np.zeros((len(region.start), 1), dtype=np.int64)
+        for places, read in self._by_size(region):
+            moved = self._between(read, reads.select(places))
+            numbers[places, 0] = [names.setdefault(row.tobytes(), len(names)) for row in moved]
+        return numbers
 
-    def index_between(self, region: Regions, reads: Regions, place: int = 0) -> np.ndarray:
+    def index_between(self, region: Regions, reads: Regions) -> np.ndarray:
         """The index from one box of the input to one of the output."""
-        index = self.index[region.slices(place)]
-        coordinates = np.unravel_index(np.maximum(index, 0), self.source)
-        limits = zip(coordinates, reads.start[place].tolist(), strict=True)
-        moved = np.ravel_multi_index(tuple(axis - first for axis, first in limits), reads.shape(place), mode="clip")
-        return np.where(index < 0, -1, moved).astype(np.int64)
+        (_, read), *_ = self._by_size(region)
+        return self._between(read, reads).reshape(region.shape())
+
+    def _by_size(self, region: Regions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The places of boxes of one size, and what their elements read, `[places, elements]`."""
+        strides = np.array([math.prod(self.index.shape[axis + 1 :]) for axis in range(self.index.ndim)], dtype=np.int64)
+        kinds, kind = distinct(region.size)
+        for number, example in enumerate(kinds):
+            places = np.flatnonzero(kind == number)
+            inside = np.indices(region.shape(example)).reshape(self.index.ndim, -1)
+            yield places, self.index.reshape(-1)[(region.start[places] @ strides)[:, None] + strides @ inside]
+
+    def _between(self, read: np.ndarray, reads: Regions) -> np.ndarray:
+        """`read` `[count, elements]`, counted in boxes of the input of one size or of several."""
+        coordinates = np.unravel_index(np.maximum(read, 0), self.source)
+        moved = np.zeros_like(read)
+        for axis, found in enumerate(coordinates):
+            moved = moved * reads.size[:, axis, None] + found - reads.start[:, axis, None]
+        return np.where(read < 0, -1, moved)
