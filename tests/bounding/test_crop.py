@@ -194,7 +194,7 @@ def boxes(graph: Graph, count: int, dtype: torch.dtype, seed: int = 1) -> Interv
 @pytest.fixture(params=[1, 2, 3], ids=["small", "medium", "large"])
 def always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles wherever there can be any; of several sizes."""
-    monkeypatch.setattr(crop, "FIRST", 0)
+    monkeypatch.setattr(crop, "FEW", 0)
     monkeypatch.setattr(crop, "WORTH", float("inf"))
     monkeypatch.setattr(fields, "CROSSED", 0.0)
     monkeypatch.setattr(fields, "GATHERED", 0.0)
@@ -202,7 +202,7 @@ def always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop, "FIRST", float("inf"))
+    monkeypatch.setattr(crop, "FEW", float("inf"))
 
 
 def bounded(program: Program, found: NodeBounds, source: int, mask: Tensor, box: Interval) -> tuple[Tensor, Tensor]:
@@ -228,13 +228,13 @@ def test_bounds_are_those_of_whole_passes(name: str, domains: int, monkeypatch: 
     for source in program.splittable:
         mask = torch.rand(domains, graph.nodes[source].size, generator=generator) < 0.6
         results[source] = mask, bounded(program, found, source, mask, box)
-        tiled += bool(program.tilings[source].patches)
+        tiled += bool(program.patches[source])
     assert tiled >= 2
     fresh = prepare(graph, torch.float64)
     never(monkeypatch)
     for source, (mask, got) in results.items():
         expected = bounded(fresh, found, source, mask, box)
-        assert not fresh.tilings
+        assert not fresh.patches
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -246,7 +246,7 @@ def test_bounds_contain_the_values(name: str, dtype: str) -> None:
     box = boxes(graph, 2, DTYPES[dtype])
     program = prepare(graph, DTYPES[dtype])
     found = bound_nodes(program, box)
-    assert any(tiling.patches for tiling in program.tilings.values())
+    assert any(program.patches.values())
     generator = torch.Generator().manual_seed(4)
     exact = program.graph.to(torch.float64)
     for _ in range(20):
@@ -273,7 +273,7 @@ def test_cropped_graphs_compute_parts_of_the_whole(name: str) -> None:
             got = patch.program.graph.evaluate(read.reshape(count, *patch.program.graph.input_shape))
             torch.testing.assert_close(got.flatten(1), values[source].flatten()[patch.positions])
             covered[patch.positions.flatten()] += 1
-        assert not program.tilings[source].patches or bool((covered == 1).all())
+        assert not program.patches[source] or bool((covered == 1).all())
 
 
 @pytest.mark.usefixtures("always")
@@ -301,7 +301,7 @@ def test_small_questions_are_not_tiled_and_large_ones_are() -> None:
     source = program.splittable[1]
     mask = torch.zeros(1, program.graph.nodes[source].size, dtype=torch.bool)
     mask[0, 7] = True
-    assert not patchwork(program, source, mask) and not program.tilings
+    assert not patchwork(program, source, mask) and not program.patches
     assert patchwork(program, source, ~mask)
     assert not patchwork(program, source, torch.zeros_like(mask))
 

@@ -14,25 +14,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
-from verifier.bounding.fields import CROSSED, GATHERED, Fields, best_tiles, follow, row_price
+from verifier.bounding.fields import GATHERED, Fields, best_tiles, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.regions import Local, Regions, Shape, part
+from verifier.core.regions import Local, Shape, part
 from verifier.core.stacked import map_tensors
 from verifier.ops import Crop
 
+T = TypeVar("T")
+
 WORTH = 0.75  # tiles are used where they take at most this share of the operations of whole passes
-FIRST = 2e9  # operations of whole passes from which on it pays to look for tiles at all
+FEW = 2e9  # operations of whole passes up to which tiles are not even looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,28 +69,24 @@ class Patch:
     def bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
         """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs."""
         graph = self.program.graph
-        crossed = {s for node in graph.nodes if isinstance(node.op, Affine) for s in node.inputs} | {0}
-        take = lambda value, place: self._boxes(value, place, domains, tiles)  # noqa: E731
-        first = lambda place, tensors: take(tensors[0], place)  # noqa: E731
-        bounds = NodeBounds()
-        for place in sorted(crossed):
-            old = found.intervals[self.origins[place]]
-            bounds.intervals[place] = Interval(take(old.lower, place), take(old.upper, place))
-        for place, node in enumerate(graph.nodes):
-            if isinstance(node.op, Elementwise):
-                planes = found.planes[self.origins[place]]
-                bounds.planes[place] = map_tensors(partial(first, place), [planes])
-        return bounds
+        crossed = {0, *(source for node in graph.nodes if isinstance(node.op, Affine) for source in node.inputs)}
+        bent = [place for place, node in enumerate(graph.nodes) if isinstance(node.op, Elementwise)]
+        return NodeBounds(
+            {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in sorted(crossed)},
+            {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},
+        )
+
+    def _part(self, value: T, place: int, domains: Tensor, tiles: Tensor) -> T:
+        """The boxes of node `place` in tensors `[batch, *shape]` over its origin."""
+        return map_tensors(lambda tensors: self._boxes(tensors[0], place, domains, tiles), [value])
 
     def _boxes(self, value: Tensor, place: int, domains: Tensor, tiles: Tensor) -> Tensor:
-        """`[n, *box]` from `value` `[batch, *shape]` of the origin; `[1, *box]` where it is the same for all."""
+        """`[n, *box]`, or `[1, *box]` where it is the same for all."""
         box, shape = self.program.graph.nodes[place].shape, tuple(value.shape[1:])
-        if box == shape and len(value) == 1:
-            return value
         if len(value) == 1:
             domains = torch.zeros_like(domains)
         if box == shape:
-            return value[domains]
+            return value if len(value) == 1 else value[domains]
         value = value.contiguous()
         places = value[0].numel() - sum((n - 1) * step for n, step in zip(box, value.stride()[1:], strict=True))
         boxes = value.as_strided((len(value), places, *box), (value.stride(0), 1, *value.stride()[1:]))
@@ -107,17 +106,12 @@ class Patch:
         bias = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
         form = backward(self.program, {self.program.graph.output: rows}, bias, own.intervals, own.planes)
         if self.cut == 0:
-            take = lambda value: self._boxes(value, 0, domains, tiles)  # noqa: E731
-            return form.minimum(Interval(take(box.lower), take(box.upper)))
-        before = NodeBounds(
-            {k: v for k, v in found.intervals.items() if k <= self.cut},
-            {k: v for k, v in found.planes.items() if k <= self.cut},
-        ).select(domains)
-        start = self._spread(form.coefficients, program.graph.nodes[self.cut].shape, tiles)
-        rest = backward(program, {self.cut: start}, form.bias, before.intervals, before.planes)
-        return LinearForm(rest.coefficients, rest.bias, rest.debt + form.debt).minimum(
-            box if len(box.lower) == 1 else box.select(domains)
-        )
+            return form.minimum(self._part(box, 0, domains, tiles))
+        rows = self._spread(form.coefficients, program.graph.nodes[self.cut].shape, tiles)
+        before = found.upto(self.cut).select(domains)
+        rest = backward(program, {self.cut: rows}, form.bias, before.intervals, before.planes)
+        own_box = box if len(box.lower) == 1 else box.select(domains)
+        return LinearForm(rest.coefficients, rest.bias, rest.debt + form.debt).minimum(own_box)
 
     def _spread(self, rows: Tensor, shape: Shape, tiles: Tensor) -> Tensor:
         """Rows `[n, k, *box]` over boxes of node `cut` as rows over the whole of it."""
@@ -132,37 +126,19 @@ def _offsets(shape: Shape, box: Sequence[int]) -> Tensor:
     return torch.arange(math.prod(shape)).reshape(shape)[tuple(slice(size) for size in box)].flatten()
 
 
-@dataclass(frozen=True, eq=False)
-class Tiling:
-    """All tiles of a node by their structure (none where no tiles pay), and the price of whole passes over it."""
-
-    patches: tuple[Patch, ...]
-    row: float
-    crossing: float
-
-    def work(self, undecided: Tensor) -> list[tuple[Patch, Tensor]]:
-        masks = [undecided[:, patch.positions].flatten(0, 1) for patch in self.patches]
-        work = [(patch, mask) for patch, mask in zip(self.patches, masks, strict=True) if bool(mask.any())]
-        price = sum(patch.price(int(mask.sum()), int(mask.any(1).sum())) for patch, mask in work)
-        return work if price <= WORTH * (2 * int(undecided.sum()) * self.row + self.crossing) else []
-
-
 def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Patch, Tensor]]:
     """The tiles in which to bound the elements `undecided` `[domains, n]` of a node, as patches with their share
     `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer."""
-    if source not in program.tilings:
-        if 2 * int(undecided.sum()) * row_price(program.graph, source) < FIRST:
-            return []
-        program.tilings[source] = _tiling(program, source)
-    return program.tilings[source].work(undecided)
-
-
-def _tiling(program: Program, source: int) -> Tiling:
-    whole = follow(program.graph, source, Regions.whole(program.graph.nodes[source].shape, 1))
-    best = None if whole is None else best_tiles(whole)
-    if whole is None or best is None:
-        return Tiling((), 0.0, 0.0)
-    return Tiling(_patches(program, best), float(whole.row[0]), CROSSED * len(whole.boxes))
+    whole = 2 * int(undecided.sum()) * row_price(program.graph, source)
+    if whole < FEW:
+        return []
+    if source not in program.patches:
+        fields = best_tiles(program.graph, source, node_price(program.device))
+        program.patches[source] = () if fields is None else _patches(program, fields)
+    shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in program.patches[source]]
+    work = [(patch, mask) for patch, mask in shares if bool(mask.any())]
+    price = sum(patch.price(int(mask.sum()), int(mask.any(1).sum())) for patch, mask in work)
+    return work if price <= WORTH * whole else []
 
 
 def _patches(program: Program, fields: Fields) -> tuple[Patch, ...]:
@@ -201,7 +177,8 @@ def _patch(program: Program, fields: Fields, tiles: np.ndarray) -> Patch:
         if isinstance(op, Local):
             assert isinstance(absolute, Local)
             one, its = box.select(slice(1)), tuple(read.select(slice(1)) for read in reads)
-            op, absolute = op.restricted(one, its), absolute.restricted(one, its)
+            op = op.restricted(one, its).to(program.dtype, program.device)
+            absolute = absolute.restricted(one, its).to(program.dtype, program.device)
         elif isinstance(op, Constant):
             op = Constant(part(op.value, box))
         cropped = replace(node, op=op, inputs=tuple(inputs), shape=box.shape())
@@ -216,7 +193,7 @@ def _patch(program: Program, fields: Fields, tiles: np.ndarray) -> Patch:
         torch.from_numpy(flat).to(program.device),
         torch.from_numpy(flat[:, -1:]).to(program.device) + _offsets(shape, nodes[-1].shape).to(program.device),
         float(fields.row[tiles[0]]),
-        CROSSED * len(nodes),
+        node_price(program.device) * len(nodes),
     )
 
 

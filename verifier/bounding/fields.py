@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from verifier.core.graph import Constant, Graph, Node
 from verifier.core.operator import Elementwise
@@ -21,6 +22,7 @@ MOST_TILES = 4096
 TOUCHED = 60  # taking a row through one element of a node, whatever its operator
 GATHERED = 30  # picking the bounds of one element for a tile
 CROSSED = 5e6  # taking a pass through a node, however few its rows
+CROSSED_ON_GPU = 1e9  # the same where operations are far faster, and starting them is not
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +65,11 @@ class Fields:
         inner = sum((self.boxes[k].elements * element_price(self.graph.nodes[k]) for k in self.inner), np.zeros(1))
         return inner + row_price(self.graph, self.cut)
 
-    @cached_property
-    def price(self) -> float:
-        """Of bounding a node tile by tile."""
+    def price(self, crossed: float) -> float:
+        """Of bounding a node tile by tile, where taking a pass through a node costs `crossed`."""
         rows = 2 * OPEN_SHARE * self.boxes[self.source].elements
         passes = len(self.structures[0]) * len(self.boxes)
-        return float((rows * self.row + GATHERED * self.elements).sum() + CROSSED * passes)
+        return float((rows * self.row + GATHERED * self.elements).sum() + crossed * passes)
 
     def cuts(self) -> Iterator[Fields]:
         """These, and what is left of them where a node through which everything passes is made the cut: behind moves of
@@ -80,6 +81,11 @@ class Fields:
             if passed and isinstance(self.graph.nodes[cut].op, Reshape | Select):
                 boxes = {position: box for position, box in self.boxes.items() if position >= cut}
                 yield Fields(self.graph, self.source, cut, boxes, {k: self.reads[k] for k in behind})
+
+
+def node_price(device: torch.device) -> float:
+    """Of taking a pass through a node."""
+    return CROSSED if device.type == "cpu" else CROSSED_ON_GPU
 
 
 def element_price(node: Node) -> float:
@@ -118,17 +124,19 @@ def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
     return Fields(graph, source, ends[0], boxes, reads)
 
 
-def best_tiles(whole: Fields) -> Fields | None:
+def best_tiles(graph: Graph, source: int, crossed: float) -> Fields | None:
     """Of tiles of all sizes, the cheapest; None where none is better than the whole node."""
-    graph, source = whole.graph, whole.source
     shape = graph.nodes[source].shape
+    whole = follow(graph, source, Regions.whole(shape, 1))
+    if whole is None:
+        return None
     best, axes = whole, _local_axes(whole)
     longest = max((shape[axis] for axis in axes), default=0)
     for exponent in range(longest.bit_length()):
         tiles = _tiles(shape, axes, 1 << exponent)
         fields = follow(graph, source, tiles) if len(tiles.start) <= MOST_TILES else None
         if fields is not None:
-            best = min((best, *fields.cuts()), key=lambda found: found.price)
+            best = min((best, *fields.cuts()), key=lambda found: found.price(crossed))
     return None if best is whole else best
 
 

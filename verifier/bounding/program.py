@@ -13,7 +13,7 @@ from verifier.core.operator import Affine, Elementwise
 from verifier.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from verifier.bounding.crop import Tiling
+    from verifier.bounding.crop import Patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Program:
         return tuple(dict.fromkeys(sources))
 
     @cached_property
-    def tilings(self) -> dict[int, Tiling]:
+    def patches(self) -> dict[int, tuple[Patch, ...]]:
         """By node, the tiles in which its elements are bounded: filled in by `crop.patchwork` on first use."""
         return {}
 
