@@ -20,7 +20,7 @@ LOCAL = 0.9  # an axis is divided where single positions along it take at most t
 MOST_TILES = 4096
 # What other work is worth, in floating-point operations of convolutions (measured on one core):
 TOUCHED = 60  # taking a row through one element of a node, whatever its operator
-GATHERED = 30  # picking the bounds of one element for a tile
+GATHERED = 200  # picking the bounds of one element for a tile
 CROSSED = 5e6  # taking a pass through a node, however few its rows
 CROSSED_ON_GPU = 1e9  # the same where operations are far faster, and starting them is not
 

@@ -101,7 +101,7 @@ class Window:
     def _interleaves(self, weight: Tensor) -> bool:
         """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layer on images,
         for which the library's transposed convolution reaches a tenth of its usual rate."""
-        plain = self.groups == 1 and self.dilation == (1, 1) and self.begin[:1] == self.begin[1:]
+        plain = self.groups == 1 and self.dilation == (1, 1)
         return plain and self.stride[0] == self.stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS
 
     def _interleaved(self, x: Tensor, weight: Tensor) -> Tensor:
