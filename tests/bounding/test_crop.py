@@ -34,8 +34,6 @@ from verifier.ops import (
 )
 from verifier.ops.conv import Window
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
 
 class Images(Builder):
     """Layers on nodes of shape `[1, channels, *sizes]`."""
@@ -165,14 +163,14 @@ def generated(b: Images) -> None:
 
 
 SHAPES = {
-    "plain": (plain, (1, 2, 9, 11)),
-    "line": (plain, (1, 2, 19)),
-    "volume": (plain, (1, 1, 6, 7, 5)),
-    "residual": (residual, (1, 2, 10, 9)),
-    "pooled": (pooled, (1, 2, 12, 10)),
-    "branching": (branching, (1, 2, 8, 10)),
-    "moved": (moved, (1, 2, 6, 7)),
-    "constants": (with_constants, (1, 2, 7, 8)),
+    "plain": (plain, (1, 2, 8, 9)),
+    "line": (plain, (1, 2, 15)),
+    "volume": (plain, (1, 1, 5, 6, 5)),
+    "residual": (residual, (1, 2, 8, 7)),
+    "pooled": (pooled, (1, 2, 8, 10)),
+    "branching": (branching, (1, 2, 6, 8)),
+    "moved": (moved, (1, 2, 5, 6)),
+    "constants": (with_constants, (1, 2, 6, 5)),
     "generated": (generated, (1, 2, 3, 2)),
 }
 
@@ -196,7 +194,7 @@ def always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Tiles wherever there can be any; of several sizes."""
     monkeypatch.setattr(crop, "FEW", 0)
     monkeypatch.setattr(crop, "WORTH", float("inf"))
-    monkeypatch.setattr(fields, "CROSSED", 0.0)
+    monkeypatch.setattr(fields, "CROSSED", 1e2)
     monkeypatch.setattr(fields, "GATHERED", 0.0)
     monkeypatch.setattr(fields, "MOST_TILES", {1: 1000, 2: 30, 3: 6}[request.param])
 
@@ -230,6 +228,8 @@ def test_bounds_are_those_of_whole_passes(name: str, domains: int, monkeypatch: 
         results[source] = mask, bounded(program, found, source, mask, box)
         tiled += bool(program.patches[source])
     assert tiled >= 2
+    cuts = {patch.cut for patches in program.patches.values() for patch in patches}
+    assert (max(cuts) > 0) == (name == "generated")
     fresh = prepare(graph, torch.float64)
     never(monkeypatch)
     for source, (mask, got) in results.items():
@@ -238,18 +238,19 @@ def test_bounds_are_those_of_whole_passes(name: str, domains: int, monkeypatch: 
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("always", [1, 3], ids=["small", "large"], indirect=True)
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("dtype", list(DTYPES))
 @pytest.mark.parametrize("name", list(SHAPES))
-def test_bounds_contain_the_values(name: str, dtype: str) -> None:
+def test_bounds_contain_the_values(name: str) -> None:
     graph = graph_of(name, seed=3)
-    box = boxes(graph, 2, DTYPES[dtype])
-    program = prepare(graph, DTYPES[dtype])
+    box = boxes(graph, 3, torch.float32)
+    box.upper[1:] = box.lower[1:]  # where rounding is all there is
+    program = prepare(graph, torch.float32)
     found = bound_nodes(program, box)
     assert any(program.patches.values())
     generator = torch.Generator().manual_seed(4)
     exact = program.graph.to(torch.float64)
-    for _ in range(20):
+    for _ in range(10):
         share = torch.rand(box.shape, dtype=torch.float64, generator=generator).round(decimals=1)
         point = share * box.lower.double() + (1 - share) * box.upper.double()
         for position, value in exact.evaluate_all(point).items():
