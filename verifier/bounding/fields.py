@@ -18,6 +18,7 @@ from verifier.ops import Reshape, Select
 OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided when the size of tiles is chosen
 LOCAL = 0.9  # an axis is divided where single positions along it take at most this share of the operations
 MOST_TILES = 4096
+MOST_ELEMENTS = 3e7  # of the boxes of all tiles together, when tiles are compared
 # What other work is worth, in floating-point operations of convolutions (measured on one core):
 TOUCHED = 60  # taking a row through one element of a node, whatever its operator
 GATHERED = 200  # picking the bounds of one element for a tile
@@ -134,10 +135,17 @@ def best_tiles(graph: Graph, source: int, crossed: float) -> Fields | None:
     longest = max((shape[axis] for axis in axes), default=0)
     for exponent in range(longest.bit_length()):
         tiles = _tiles(shape, axes, 1 << exponent)
-        fields = follow(graph, source, tiles) if len(tiles.start) <= MOST_TILES else None
+        fields = follow(graph, source, tiles) if _few(graph, source, tiles) else None
         if fields is not None:
             best = min((best, *fields.cuts()), key=lambda found: found.price(crossed))
     return None if best is whole else best
+
+
+def _few(graph: Graph, source: int, tiles: Regions) -> bool:
+    """Whether what all these tiles depend on is little enough to be looked at."""
+    count = len(tiles.start)
+    example = follow(graph, source, tiles.select(slice(count // 2, count // 2 + 1)))
+    return example is not None and count <= MOST_TILES and count * float(example.elements[0]) <= MOST_ELEMENTS
 
 
 def _local_axes(whole: Fields) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from verifier.core.operator import Affine
 from verifier.core.regions import Local, Regions, Shape, distinct
+
+AT_ONCE = 1 << 20  # elements of boxes that are looked at together
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,8 @@ class _Move:
         numbers = np.zeros((len(region.start), 1), dtype=np.int64)
         for places, read in self._by_size(region):
             moved = self._between(read, reads.select(places))
-            numbers[places, 0] = [names.setdefault(row.tobytes(), len(names)) for row in moved]
+            names_of = (hashlib.sha256(row.tobytes()).digest() for row in moved)
+            numbers[places, 0] = [names.setdefault(name, len(names)) for name in names_of]
         return numbers
 
     def index_between(self, region: Regions, reads: Regions) -> np.ndarray:
@@ -183,13 +187,14 @@ class _Move:
         return self._between(read, reads).reshape(region.shape())
 
     def _by_size(self, region: Regions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The places of boxes of one size, and what their elements read, `[places, elements]`."""
+        """Places of boxes of one size, and what their elements read, `[places, elements]`."""
         strides = np.array([math.prod(self.index.shape[axis + 1 :]) for axis in range(self.index.ndim)], dtype=np.int64)
         kinds, kind = distinct(region.size)
         for number, example in enumerate(kinds):
+            inside = strides @ np.indices(region.shape(example)).reshape(self.index.ndim, -1)
             places = np.flatnonzero(kind == number)
-            inside = np.indices(region.shape(example)).reshape(self.index.ndim, -1)
-            yield places, self.index.reshape(-1)[(region.start[places] @ strides)[:, None] + strides @ inside]
+            for part in np.array_split(places, -(-len(places) * max(1, inside.size) // AT_ONCE)):
+                yield part, self.index.reshape(-1)[(region.start[part] @ strides)[:, None] + inside]
 
     def _between(self, read: np.ndarray, reads: Regions) -> np.ndarray:
         """`read` `[count, elements]`, counted in boxes of the input of one size or of several."""
