@@ -18,6 +18,7 @@ from verifier.ops import Reshape, Select
 OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided when the size of tiles is chosen
 LOCAL = 0.9  # an axis is divided where single positions along it take at most this share of the operations
 MOST_TILES = 4096
+MOST_MOVED = 5e4  # elements of all moves of data before a node: to follow these takes time for each
 MOST_ELEMENTS = 3e7  # of the boxes of all tiles together, when tiles are compared
 # What other work is worth, in floating-point operations of convolutions (measured on one core):
 TOUCHED = 60  # taking a row through one element of a node, whatever its operator
@@ -128,7 +129,8 @@ def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
 def best_tiles(graph: Graph, source: int, crossed: float) -> Fields | None:
     """Of tiles of all sizes, the cheapest; None where none is better than the whole node."""
     shape = graph.nodes[source].shape
-    whole = follow(graph, source, Regions.whole(shape, 1))
+    moved = sum(node.size for node in graph.nodes[: source + 1] if isinstance(node.op, Reshape | Select))
+    whole = follow(graph, source, Regions.whole(shape, 1)) if moved <= MOST_MOVED else None
     if whole is None:
         return None
     best, axes = whole, _local_axes(whole)
