@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.operator import Affine
-from verifier.ops import AFFINE, Add, Concat, Conv, ConvTranspose, Linear, Permute, Reshape, Scale, Select, Sum
+from verifier.ops import AFFINE, Add, Concat, Conv, ConvTranspose, Crop, Linear, Permute, Reshape, Scale, Select, Sum
 from verifier.ops.conv import Window
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -29,6 +29,7 @@ def windows() -> list[Window]:
         ((8, 7), (3, 2), (3, 2), (2, 1), (2, 0), (0, 3)),
         ((9, 8), (4, 3), (2, 2), (1, 1), (1, 1), (1, 1)),
         ((11, 8), (2, 5), (3, 3), (1, 1), (0, 0), (0, 1)),
+        ((9, 8), (4, 3), (2, 2), (1, 1), (1, 0), (0, 2)),
         ((9,), (4,), (2,), (1,), (1,), (2,)),
         ((9,), (3,), (4,), (1,), (0,), (0,)),
         ((4, 5, 6), (2, 3, 2), (1, 2, 1), (1, 1, 2), (1, 0, 0), (0, 1, 0)),
@@ -50,6 +51,7 @@ def operators() -> list[tuple[Affine, tuple[tuple[int, ...], ...]]]:
         (Select(torch.tensor([-1, 5, -1, 2]), (2, 3)), ((2, 3),)),
         (Select(torch.randperm(6, generator=GENERATOR).reshape(3, 2), (2, 3)), ((2, 3),)),
         (Select(torch.tensor(4), (2, 3)), ((2, 3),)),
+        (Crop((0, 1), (2, 1), (2, 3)), ((2, 3),)),
         (Select(torch.zeros(0, dtype=torch.long), (2, 3)), ((2, 3),)),
         (Add((1, -1, -1)), ((2, 3),) * 3),
         (Add((-1, 1)), ((),) * 2),

@@ -102,14 +102,15 @@ def test_parameters_gain_something(name: str) -> None:
     for seed in range(4):
         graph = GRAPHS[name](seed)
         with torch.no_grad():
-            search = search_of(graph, query_of([question(graph, 0.0, seed)]))
+            query = query_of([question(graph, 0.0, seed)])
+            kept, problem = search_of(graph, query).kept, build_problem(query, torch.float32, "cpu")
             nothing = torch.zeros(1, dtype=torch.long)
-            objective = objective_of(search.problem, search.program, nothing, nothing)
-            box, base = search.problem.box.reshape(1, *graph.input_shape), search.kept.base
+            objective = objective_of(problem, kept.program, nothing, nothing)
+            box, base = problem.box.reshape(1, *graph.input_shape), kept.base
             bounds = []
             for iterations in (0, 40):
-                start = initial_multipliers(search.program, base, objective)
+                start = initial_multipliers(kept.program, base, objective)
                 settings = AscentSettings(iterations=iterations, enough=float("inf"))
-                bounds.append(float(optimise(search.program, box, base, objective, start, settings).bound))
+                bounds.append(float(optimise(kept.program, box, base, objective, start, settings).bound))
             gains.append(bounds[1] - bounds[0])
     assert max(gains) > 1e-3

@@ -7,6 +7,7 @@ Asking the dear method only for these, gathered by index, is what makes a batch 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
+from verifier.bounding.crop import Patch, patchwork
 from verifier.bounding.forward import input_form, node_form
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
@@ -26,9 +28,11 @@ from verifier.core.operator import Affine, Elementwise
 METHODS = ("interval", "forward", "crown")
 FORWARD_SHARE = 0.5  # forward forms are used where they cost at most this share of full backward bounds
 CACHE = 4 << 20  # bytes of rows in one backward pass on a CPU: elementwise passes then run in cache, not in memory
+PATCH_CACHE = 4 * CACHE  # the same for tiles, of which a pass has more other work
 SMALLEST_BLOCK = 256  # rows, however wide: fewer make poor matrix products
 PADDING = 1.5  # most rows of a block's fullest domain, over those of its emptiest
 FLOATS_PER_ROW = 6  # copies of a row alive at once during a backward pass
+FLOATS_PER_ELEMENT = 6  # bounds and planes of an element of a node that a tile brings along
 ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach at least; only for skipping
 
 
@@ -94,16 +98,12 @@ def _refine(program: Program, found: NodeBounds, position: int, origin: int, box
     if not (program.bent[origin] or (program.mixings[origin] > 1 and not found.forms)):
         return
     undecided = _undecided(program, found, position, origin, effort)
-    counts = undecided.sum(1)
-    if not bool(counts.any()):
+    if not bool(undecided.any()):
         return
     old = found.intervals[origin]
     lower, upper = flat(old.lower).clone(), flat(old.upper).clone()
-    for domains, index in _blocks(program, origin, undecided, counts, effort):
-        if time.monotonic() + _seconds(program, origin, index.numel()) > effort.deadline:
-            break
+    for domains, index, low, high in _passes(program, found, origin, undecided, box, effort):
         rows = domains.unsqueeze(1)
-        low, high = _backward_elements(program, found.select(domains), origin, index, box.select(domains))
         lower[rows, index] = torch.fmax(low, lower[rows, index])  # an end that is not a number says nothing
         upper[rows, index] = torch.fmin(high, upper[rows, index])
     shape = program.graph.nodes[origin].shape
@@ -134,19 +134,44 @@ def _undecided(program: Program, found: NodeBounds, position: int, origin: int, 
     return total > 0
 
 
-def _blocks(
-    program: Program, source: int, undecided: Tensor, counts: Tensor, effort: Effort
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _passes(
+    program: Program, found: NodeBounds, source: int, undecided: Tensor, box: Interval, effort: Effort
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Backward passes until all elements `undecided` `[batch, n]` of a node are bounded or the deadline comes: domains
+    `[b]`, flat positions `[b, k]` of elements in each of them, and their lower and upper bounds."""
+    work = patchwork(program, source, undecided)
+    if not work:
+        for domains, index in _blocks(undecided, most_rows(program, source, effort)):
+            if time.monotonic() + _seconds(program.operations_to(source), index.numel()) > effort.deadline:
+                return
+            low, high = _backward_elements(program, found.select(domains), source, index, box.select(domains))
+            yield domains, index, low, high
+    for patch, mask in work:
+        rows, spare = _patch_rows(program, patch, effort), int(patch.crossing / (2 * patch.row))
+        for chosen, index in _blocks(mask, rows, spare):
+            if time.monotonic() + _seconds(patch.row, index.numel()) > effort.deadline:
+                return
+            count = len(patch.positions)
+            domains, tile = chosen // count, chosen % count
+            low, high = _patch_elements(program, patch, found, domains, tile, index, box)
+            yield domains, patch.positions[tile].gather(1, index), low, high
+
+
+def _blocks(undecided: Tensor, rows: int, spare: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Work for backward passes, as `domains` `[b]` and the flat positions `[b, k]` to bound in each of them.
 
-    Domains with similar numbers of undecided elements go together, so that filling up to the largest wastes little."""
-    rows = most_rows(program, source, effort)
+    Domains with similar numbers of undecided elements go together, so that filling up to the largest wastes little,
+    or at most `spare` rows. At most `rows` go together."""
+    counts = undecided.sum(1)
     order = counts.argsort()
     sizes = counts[order].tolist()
     start = next((place for place, size in enumerate(sizes) if size), len(sizes))
     while start < len(sizes):
-        end, limit = start, max(PADDING * sizes[start], sizes[start] + 2)
-        while end < len(sizes) and sizes[end] <= limit and (end - start + 1) * sizes[end] <= max(rows, sizes[start]):
+        end, limit, filled = start, max(PADDING * sizes[start], sizes[start] + 2), 0
+        while end < len(sizes) and (end - start + 1) * sizes[end] <= max(rows, sizes[start]):
+            filled += sizes[end]
+            if sizes[end] > limit and (end - start + 1) * sizes[end] - filled > spare:
+                break
             end += 1
         domains = order[start:end]
         index = _positions(undecided[domains], sizes[end - 1])
@@ -172,22 +197,46 @@ def most_rows(program: Program, source: int, effort: Effort) -> int:
     return max(2, block // row) // 2
 
 
-def _seconds(program: Program, source: int, rows: int) -> float:
-    return 2 * rows * program.operations_to(source) / ROW_OPERATIONS
+def _patch_rows(program: Program, patch: Patch, effort: Effort) -> int:
+    """The same for tiles, each of which may come with bounds of its own for a single row."""
+    before = program.graph.nodes[: patch.cut]
+    widest = max(node.size for node in (*patch.program.graph.nodes, *before)) * program.number_size
+    bounds = patch.program.graph.size * FLOATS_PER_ELEMENT * program.number_size
+    rows = effort.memory // (2 * FLOATS_PER_ROW * widest + bounds)
+    if program.device.type == "cpu":
+        rows = min(rows, max(PATCH_CACHE // widest, SMALLEST_BLOCK) // 2)
+    return max(1, rows)
+
+
+def _seconds(operations: float, rows: int) -> float:
+    """To bound elements on both sides, where a row takes that many operations."""
+    return 2 * rows * operations / ROW_OPERATIONS
 
 
 def _backward_elements(
     program: Program, found: NodeBounds, source: int, index: Tensor, box: Interval
 ) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds `[batch, k]` of the elements `index` `[batch, k]` of node `source`."""
-    node = program.graph.nodes[source]
-    rows = torch.zeros((*index.shape, node.size), dtype=program.dtype, device=program.device)
-    rows.scatter_(2, index.unsqueeze(2), 1.0)
-    rows = torch.cat([rows, -rows], 1)
-    rows = rows.reshape(*rows.shape[:2], *node.shape)
+    rows = _both_sides(program, index, program.graph.nodes[source].shape)
     bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
     bounds = backward(program, {source: rows}, bias, found.intervals, found.planes).minimum(box)
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
+
+
+def _patch_elements(
+    program: Program, patch: Patch, found: NodeBounds, domains: Tensor, tiles: Tensor, index: Tensor, box: Interval
+) -> tuple[Tensor, Tensor]:
+    """The same, `[n, k]`, of the elements `index` `[n, k]` of tiles `tiles` `[n]` over domains `domains` `[n]`."""
+    rows = _both_sides(program, index, patch.program.graph.output_shape)
+    bounds = patch.minimum(program, found, box, domains, tiles, rows)
+    return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
+
+
+def _both_sides(program: Program, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`[n, 2 k, *shape]`: rows that pick the elements `index` `[n, k]`, and their negatives."""
+    rows = torch.zeros((*index.shape, math.prod(shape)), dtype=program.dtype, device=program.device)
+    rows.scatter_(2, index.unsqueeze(2), 1.0)
+    return torch.cat([rows, -rows], 1).reshape(-1, 2 * index.shape[1], *shape)
 
 
 def bound_rows(

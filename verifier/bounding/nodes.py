@@ -20,6 +20,11 @@ class NodeBounds:
     planes: dict[int, Planes] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)
 
+    def upto(self, position: int) -> NodeBounds:
+        """Intervals and planes of the nodes up to a position."""
+        intervals = {k: v for k, v in self.intervals.items() if k <= position}
+        return NodeBounds(intervals, {k: v for k, v in self.planes.items() if k <= position})
+
     def select(self, domains: Tensor | slice) -> NodeBounds:
         """Intervals and planes of some domains."""
         intervals = {k: v if v.shape[0] == 1 else v.select(domains) for k, v in self.intervals.items()}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.operator import Affine, Elementwise
 from verifier.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from verifier.bounding.crop import Patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,11 @@ class Program:
         part = Program(Graph(self.graph.nodes[: position + 1], position), self.dtype, self.device)
         vars(part)["absolute"] = self.absolute[: position + 1]  # else each part would have its own copy
         return part
+
+    @cached_property
+    def patches(self) -> dict[int, tuple[Patch, ...]]:
+        """By node, the tiles in which its elements are bounded: filled in by `crop.patchwork` on first use."""
+        return {}
 
     def operations_to(self, position: int) -> float:
         """Floating-point operations to take one row from a node back to the input."""

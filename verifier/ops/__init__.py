@@ -10,7 +10,7 @@ from verifier.ops.linear import Linear
 from verifier.ops.logic import Where
 from verifier.ops.logsumexp import LogSumExp
 from verifier.ops.maximum import Maximum, Minimum
-from verifier.ops.movement import Permute, Reshape, Select
+from verifier.ops.movement import Crop, Permute, Reshape, Select
 from verifier.ops.periodic import Cos, Sin, Tan
 from verifier.ops.piecewise import Abs, Clip, LeakyRelu, Relu, Sign
 from verifier.ops.powers import Power, Reciprocal, Sqrt
@@ -22,7 +22,7 @@ from verifier.ops.sigmoid import Sigmoid, Tanh
 from verifier.ops.smooth import Elu, Exp, Log, Softplus
 from verifier.ops.thresholds import IsNonzero, Positive, Shrink, ThresholdedRelu
 
-AFFINE: tuple[type[Op], ...] = (Linear, Conv, ConvTranspose, Reshape, Permute, Select, Add, Scale, Concat, Sum)
+AFFINE: tuple[type[Op], ...] = (Linear, Conv, ConvTranspose, Reshape, Permute, Select, Crop, Add, Scale, Concat, Sum)
 PIECEWISE: tuple[type[Op], ...] = (Relu, LeakyRelu, Abs, Clip, Sign, Maximum, Minimum)
 STEPS: tuple[type[Op], ...] = (Floor, Ceil, Round, Truncate, ThresholdedRelu, Shrink, IsNonzero, Positive)
 SMOOTH: tuple[type[Op], ...] = (

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Affine
+from verifier.core.regions import Local, Regions, Shape, part, part_numbers
 
 
 @dataclass(frozen=True)
-class Add(Affine):
+class Add(Local):
     """sum_i signs[i] x_i over inputs of one shape; each sign is 1 or -1."""
 
     signs: tuple[int, ...]
@@ -33,9 +35,12 @@ class Add(Affine):
     def absolute(self) -> Add:
         return Add((1,) * len(self.signs))
 
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (region,) * len(self.signs)
+
 
 @dataclass(frozen=True, eq=False)
-class Scale(Affine):
+class Scale(Local):
     """scale * x + shift, elementwise. Both constants broadcast to the node's shape; None is 1 or 0, exactly."""
 
     scale: Tensor | None = None
@@ -65,9 +70,22 @@ class Scale(Affine):
     def offset(self) -> Tensor | None:
         return self.shift
 
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (region,)
+
+    def phase(self, region: Regions, reads: tuple[Regions, ...]) -> np.ndarray:
+        return np.concatenate([part_numbers(self.scale, region), part_numbers(self.shift, region)], 1)
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> Scale:
+        return replace(
+            self,
+            scale=None if self.scale is None else part(self.scale, region),
+            shift=None if self.shift is None else part(self.shift, region),
+        )
+
 
 @dataclass(frozen=True)
-class Concat(Affine):
+class Concat(Local):
     """Joins the inputs along `axis` (of the shape without batch); `sizes` are theirs along it."""
 
     axis: int
@@ -79,9 +97,15 @@ class Concat(Affine):
     def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
         return tuple(rows.split(self.sizes, self.axis + 1))
 
+    def kept_whole(self) -> tuple[int, ...]:
+        return (self.axis,)
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return tuple(region.along([self.axis], 0, size) for size in self.sizes)
+
 
 @dataclass(frozen=True)
-class Sum(Affine):
+class Sum(Local):
     """Sum over `axes`, which stay with size 1; `source` is the input's shape."""
 
     axes: tuple[int, ...]
@@ -96,3 +120,9 @@ class Sum(Affine):
 
     def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
         return (rows.expand(rows.shape[0], *self.source),)
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (region.along(self.axes, 0, [self.source[axis] for axis in self.axes]),)
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> Sum:
+        return replace(self, source=reads[0].shape())

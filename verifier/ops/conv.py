@@ -11,13 +11,14 @@ padding or cropping the wide side to exactly what the windows span.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Affine
+from verifier.core.regions import Local, Regions, Shape
 
 FEW_CHANNELS = 4
 
@@ -55,6 +56,29 @@ class Window:
         )
         return math.prod(-(-size // step) for size, step in zip(self.kernel, steps, strict=True))
 
+    def wide_part(self, narrow: Regions, shape: Shape) -> Regions | None:
+        """What boxes of the narrow side touch of the wide side, of `shape`; None where one touches nothing."""
+        reach = np.multiply(self.dilation, np.subtract(self.kernel, 1)) + 1
+        start = narrow.start[:, 2:] * self.stride - self.begin
+        stop = (narrow.stop[:, 2:] - 1) * self.stride - self.begin + reach
+        return _clipped(start, stop, shape)
+
+    def narrow_part(self, wide: Regions, shape: Shape) -> Regions | None:
+        """The same from boxes of the wide side."""
+        reach = np.multiply(self.dilation, np.subtract(self.kernel, 1))
+        start = -((reach - wide.start[:, 2:] - self.begin) // self.stride)
+        stop = (wide.stop[:, 2:] - 1 + self.begin) // self.stride + 1
+        return _clipped(start, stop, shape)
+
+    def offset(self, wide: Regions, narrow: Regions) -> np.ndarray:
+        """`begin` of the window between boxes of the two sides, `[count, axes]`."""
+        return self.begin + wide.start[:, 2:] - narrow.start[:, 2:] * self.stride
+
+    def between(self, wide: Regions, narrow: Regions) -> Window:
+        """The window between a box of each side."""
+        begin = tuple(self.offset(wide, narrow)[0].tolist())
+        return replace(self, wide=wide.shape()[2:], narrow=narrow.shape()[2:], begin=begin)
+
     def correlate(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x` `[n, channels, *wide]` with `weight` `[out, channels / groups, *kernel]` to `[n, out, *narrow]`."""
         function = _CORRELATE[len(self.wide)]
@@ -85,7 +109,7 @@ class Window:
     def _interleaves(self, weight: Tensor) -> bool:
         """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layer on images,
         for which the library's transposed convolution reaches a tenth of its usual rate."""
-        plain = self.groups == 1 and self.dilation == (1, 1) and self.begin[:1] == self.begin[1:]
+        plain = self.groups == 1 and self.dilation == (1, 1)
         return plain and self.stride[0] == self.stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS
 
     def _interleaved(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -103,7 +127,7 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv(Affine):
+class Conv(Local):
     """`[n, channels, *wide]` to `[n, out, *narrow]`; `weight` `[out, channels / groups, *kernel]`, `bias` `[out]`."""
 
     weight: Tensor
@@ -130,9 +154,22 @@ class Conv(Affine):
     def offset(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *(1,) * len(self.window.wide))
 
+    def kept_whole(self) -> tuple[int, ...]:
+        return 0, 1
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...] | None:
+        found = self.window.wide_part(region, shapes[0])
+        return None if found is None else (found,)
+
+    def phase(self, region: Regions, reads: tuple[Regions, ...]) -> np.ndarray:
+        return self.window.offset(reads[0], region)
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> Conv:
+        return replace(self, window=self.window.between(reads[0], region))
+
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose(Affine):
+class ConvTranspose(Local):
     """`[n, channels, *narrow]` to `[n, out, *wide]`; `weight` `[channels, out / groups, *kernel]`, `bias` `[out]`."""
 
     weight: Tensor
@@ -158,6 +195,27 @@ class ConvTranspose(Affine):
 
     def offset(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *(1,) * len(self.window.wide))
+
+    def kept_whole(self) -> tuple[int, ...]:
+        return 0, 1
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...] | None:
+        found = self.window.narrow_part(region, shapes[0])
+        return None if found is None else (found,)
+
+    def phase(self, region: Regions, reads: tuple[Regions, ...]) -> np.ndarray:
+        return self.window.offset(region, reads[0])
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> ConvTranspose:
+        return replace(self, window=self.window.between(region, reads[0]))
+
+
+def _clipped(start: np.ndarray, stop: np.ndarray, shape: Shape) -> Regions | None:
+    """Boxes with these spatial limits as far as they lie in a tensor of `shape`; None where one lies outside."""
+    start, stop = np.maximum(start, 0), np.minimum(stop, shape[2:])
+    if (start >= stop).any():
+        return None
+    return Regions.whole(shape, len(start)).along(range(2, len(shape)), start, stop)
 
 
 def _merged(x: Tensor, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Affine
+from verifier.core.regions import Local, Regions, Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Affine):
+class Linear(Local):
     """`weight` `[out, in]` applied to the last axis of `[*, in]`; `bias` `[out]` or None."""
 
     weight: Tensor
@@ -39,3 +40,9 @@ class Linear(Affine):
 
     def offset(self) -> Tensor | None:
         return self.bias
+
+    def kept_whole(self) -> tuple[int, ...]:
+        return (-1,)
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (region.along([-1], 0, shapes[0][-1]),)

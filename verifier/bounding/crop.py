@@ -1,0 +1,201 @@
+"""Backward bounds of a convolutional neuron need only its receptive field: the network cut down to it, as a graph.
+
+A node's positions are divided into tiles. Walking back from a tile gives the box of every earlier node that it depends
+on (the hull, where several nodes read one), and the operators restricted to these boxes are a small network whose
+bounds are those of the large one. Tiles whose small networks are equal (all that touch no border) are a batch of
+domains of one program, so that the backward pass runs on them as on any other.
+
+The walk ends at the input, or at the one node before the tile of which no box can be followed further (behind a dense
+layer, say): the `cut`. From there rows go on in the whole network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.bounding.backward import LinearForm, backward
+from verifier.bounding.fields import GATHERED, Fields, best_tiles, node_price, row_price
+from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.program import Program
+from verifier.core.graph import Constant, Graph, Input, Node
+from verifier.core.interval import Interval
+from verifier.core.operator import Affine, Elementwise
+from verifier.core.regions import Local, Shape, part
+from verifier.core.stacked import map_tensors
+from verifier.ops import Crop
+
+T = TypeVar("T")
+
+WORTH = 0.75  # tiles are used where they take at most this share of the operations of whole passes
+FEW = 2e9  # operations of whole passes up to which tiles are not even looked for
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Program):
+    """A program whose |L| are those of a larger one, restricted."""
+
+    restricted: tuple[Affine | None, ...]
+
+    @cached_property
+    def absolute(self) -> tuple[Affine | None, ...]:
+        return self.restricted
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Tiles of one structure, of node `source` of a program.
+
+    `program`: from the box of node `cut` that a tile depends on to the tile. By its nodes, `origins`: the node of the
+    large program, of `shapes`, of which it is a box, and `starts` `[tiles, nodes]` where the box begins (a flat
+    position). `positions` `[tiles, elements]` of the tile's elements in the source. `row`: the price of taking a row
+    back to the input, `crossing`: of a pass, however few its rows."""
+
+    program: Part
+    cut: int
+    origins: tuple[int, ...]
+    starts: Tensor
+    positions: Tensor
+    row: float
+    crossing: float
+
+    def bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
+        """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs."""
+        graph = self.program.graph
+        crossed = {0, *(source for node in graph.nodes if isinstance(node.op, Affine) for source in node.inputs)}
+        bent = [place for place, node in enumerate(graph.nodes) if isinstance(node.op, Elementwise)]
+        return NodeBounds(
+            {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in sorted(crossed)},
+            {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},
+        )
+
+    def _part(self, value: T, place: int, domains: Tensor, tiles: Tensor) -> T:
+        """The boxes of node `place` in tensors `[batch, *shape]` over its origin."""
+        return map_tensors(lambda tensors: self._boxes(tensors[0], place, domains, tiles), [value])
+
+    def _boxes(self, value: Tensor, place: int, domains: Tensor, tiles: Tensor) -> Tensor:
+        """`[n, *box]`, or `[1, *box]` where it is the same for all."""
+        box, shape = self.program.graph.nodes[place].shape, tuple(value.shape[1:])
+        if len(value) == 1:
+            domains = torch.zeros_like(domains)
+        if box == shape:
+            return value if len(value) == 1 else value[domains]
+        value = value.contiguous()
+        places = value[0].numel() - sum((n - 1) * step for n, step in zip(box, value.stride()[1:], strict=True))
+        boxes = value.as_strided((len(value), places, *box), (value.stride(0), 1, *value.stride()[1:]))
+        return boxes[domains, self.starts[tiles, place]]
+
+    def price(self, elements: int, tiles: int) -> float:
+        """Of bounding so many elements on both sides, in so many tiles."""
+        size = self.program.graph.size
+        return 2 * elements * self.row + GATHERED * tiles * size + self.crossing
+
+    def minimum(
+        self, program: Program, found: NodeBounds, box: Interval, domains: Tensor, tiles: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Lower bounds `[n, k]` of `rows` `[n, k, *tile]` over tiles `tiles` `[n]` of domains `domains` `[n]`; `found`
+        and `box` are those of the whole `program`."""
+        own = self.bounds(found, domains, tiles)
+        bias = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
+        form = backward(self.program, {self.program.graph.output: rows}, bias, own.intervals, own.planes)
+        if self.cut == 0:
+            return form.minimum(self._part(box, 0, domains, tiles))
+        rows = self._spread(form.coefficients, program.graph.nodes[self.cut].shape, tiles)
+        before = found.upto(self.cut).select(domains)
+        rest = backward(program, {self.cut: rows}, form.bias, before.intervals, before.planes)
+        own_box = box if len(box.lower) == 1 else box.select(domains)
+        return LinearForm(rest.coefficients, rest.bias, rest.debt + form.debt).minimum(own_box)
+
+    def _spread(self, rows: Tensor, shape: Shape, tiles: Tensor) -> Tensor:
+        """Rows `[n, k, *box]` over boxes of node `cut` as rows over the whole of it."""
+        whole = rows.new_zeros(*rows.shape[:2], math.prod(shape))
+        index = self.starts[tiles, 0].unsqueeze(1) + _offsets(shape, rows.shape[2:]).to(rows.device)
+        whole.scatter_(2, index.unsqueeze(1).expand(-1, rows.shape[1], -1), rows.flatten(2))
+        return whole.reshape(*rows.shape[:2], *shape)
+
+
+def _offsets(shape: Shape, box: Sequence[int]) -> Tensor:
+    """Flat positions of a box's elements in a tensor of `shape`, counted from that of its first."""
+    return torch.arange(math.prod(shape)).reshape(shape)[tuple(slice(size) for size in box)].flatten()
+
+
+def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Patch, Tensor]]:
+    """The tiles in which to bound the elements `undecided` `[domains, n]` of a node, as patches with their share
+    `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer."""
+    whole = 2 * int(undecided.sum()) * row_price(program.graph, source)
+    if whole < FEW:
+        return []
+    if source not in program.patches:
+        fields = best_tiles(program.graph, source, node_price(program.device))
+        program.patches[source] = () if fields is None else _patches(program, fields)
+    shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in program.patches[source]]
+    work = [(patch, mask) for patch, mask in shares if bool(mask.any())]
+    price = sum(patch.price(int(mask.sum()), int(mask.any(1).sum())) for patch, mask in work)
+    return work if price <= WORTH * whole else []
+
+
+def _patches(program: Program, fields: Fields) -> tuple[Patch, ...]:
+    first, kind = fields.structures
+    return tuple(_patch(program, fields, np.flatnonzero(kind == number)) for number in range(len(first)))
+
+
+def _patch(program: Program, fields: Fields, tiles: np.ndarray) -> Patch:
+    """From all tiles of one structure."""
+    graph = program.graph
+    boxes = {position: box.select(tiles) for position, box in fields.boxes.items()}
+    nodes = [Node("x", Input(), (), boxes[fields.cut].shape())]
+    restricted: list[Affine | None] = [None]
+    origins, starts = [fields.cut], [boxes[fields.cut].start]
+    place = {fields.cut: 0}
+
+    def add(node: Node, absolute: Affine | None, origin: int, start: np.ndarray) -> int:
+        nodes.append(node)
+        restricted.append(absolute)
+        origins.append(origin)
+        starts.append(start)
+        return len(nodes) - 1
+
+    for position in fields.inner:
+        node, box = graph.nodes[position], boxes[position]
+        reads = tuple(read.select(tiles) for read in fields.reads[position])
+        inputs = []
+        for source, read in zip(node.inputs, reads, strict=True):
+            held = boxes[source]
+            if (read.size == held.size).all():
+                inputs.append(place[source])
+                continue
+            crop = Crop(tuple((read.start - held.start)[0].tolist()), read.shape(), held.shape())
+            inputs.append(add(Node("", crop, (place[source],), crop.shape), crop, source, read.start))
+        op, absolute = node.op, program.absolute[position]
+        if isinstance(op, Local):
+            assert isinstance(absolute, Local)
+            one, its = box.select(slice(1)), tuple(read.select(slice(1)) for read in reads)
+            op = op.restricted(one, its).to(program.dtype, program.device)
+            absolute = absolute.restricted(one, its).to(program.dtype, program.device)
+        elif isinstance(op, Constant):
+            op = Constant(part(op.value, box))
+        cropped = replace(node, op=op, inputs=tuple(inputs), shape=box.shape())
+        place[position] = add(cropped, absolute, position, box.start)
+    steps = [_strides(graph.nodes[origin].shape) for origin in origins]
+    flat = np.stack([start @ step for start, step in zip(starts, steps, strict=True)], 1)
+    shape = graph.nodes[fields.source].shape
+    return Patch(
+        Part(Graph(tuple(nodes), len(nodes) - 1), program.dtype, program.device, tuple(restricted)),
+        fields.cut,
+        tuple(origins),
+        torch.from_numpy(flat).to(program.device),
+        torch.from_numpy(flat[:, -1:]).to(program.device) + _offsets(shape, nodes[-1].shape).to(program.device),
+        float(fields.row[tiles[0]]),
+        node_price(program.device) * len(nodes),
+    )
+
+
+def _strides(shape: Shape) -> np.ndarray:
+    return np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))], dtype=np.int64)
