@@ -35,7 +35,8 @@ LEAST_GAINS = (
 )  # of the width of a node's neurons by a round of splits; first only slopes
 PASS_SHARE = 0.4  # of the time left: at most this goes into one pass over the neurons
 DEARER = 2.0  # times the last pass: the least that the next one is expected to take
-WORTHWHILE = 0.2  # of what the bounds lack: a pass with splits that gains less is the last
+ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
+WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
 
 
 class Root:
@@ -54,6 +55,11 @@ class Root:
         self.passes = list(LEAST_GAINS)
         self.seconds = 0.0  # that the last pass took
         self._bound_rows()
+
+    @property
+    def rounded(self) -> bool:
+        """Whether a good part of what the bounds lack is rounding, so that a program in double precision serves."""
+        return self.rounding > ROUNDED * float(-self.bound.clamp(max=0).sum())
 
     def can_tighten(self) -> bool:
         """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
@@ -78,6 +84,7 @@ class Root:
     def _bound_rows(self) -> None:
         """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
         size = self.program.graph.size * FLOATS_PER_ELEMENT * self.program.number_size
+        self.rounding = 0.0  # what rounding costs the bounds of the open disjuncts, in sum
         for source in self.program.splittable:
             self.influence[source] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[source].size)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
@@ -97,7 +104,10 @@ class Root:
         dual.value(dual.projected(optimum.multipliers))
         for source, total in self.influence.items():
             total.index_add_(0, which, flat(neuron_scores(self.program, dual, source)).expand(len(which), -1))
-        return certain_bound(self.program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
+        bound = certain_bound(self.program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
+        lost = torch.where(bound > 0, 0.0, optimum.bound - bound)
+        self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
+        return bound
 
     def _tightened(self, least_gain: float) -> NodeBounds:
         """Better bounds of the neurons over each box with an open disjunct."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from verifier.bounding.program import Program
 from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
+from verifier.core.stacked import cast
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
@@ -110,11 +112,15 @@ class Strategy:
     ) -> tuple[NeuronSearch, Outcome]:
         """Searches over neurons, each from better bounds of the root than the one before, while these pay; the last."""
         program, precise = self.programs
-        root, bounded = Root(program, problem, still, self.settings, limits), 0
+        root, bounded = Root(program, problem, still, self.settings, limits), int(still.sum())
+        if root.rounded and problem.exact:
+            root = Root(precise(), cast(problem, torch.float64), still, self.settings, limits)
+        narrowed = lambda points, which: candidates(points.to(problem.box.lower.dtype), which)  # noqa: E731
         while True:
             if root.can_tighten():
                 root.tighten()
-            search = NeuronSearch(*root.subproblems(), precise, problem, self.settings, limits, candidates, observer)
+            kept, roots = root.subproblems()
+            search = NeuronSearch(kept, roots, precise, root.problem, self.settings, limits, narrowed, observer)
             search.bounded = bounded
             outcome = search.run(SEARCHED * root.seconds if root.can_tighten() else float("inf"))
             if outcome.found or not outcome.open or time.monotonic() >= limits.deadline:
