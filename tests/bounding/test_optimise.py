@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES
+from verifier.bounding.dual import Dual, Multipliers, Objective
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import (
-    Dual,
-    Multipliers,
-    Objective,
-    certain_bound,
-    initial_multipliers,
-    optimise,
-)
+from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program, prepare
 from verifier.core.interval import Interval
 from verifier.core.operator import Adjustable, Elementwise

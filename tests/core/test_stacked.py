@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.bounding.optimise import Multipliers
+from verifier.bounding.dual import Multipliers
 from verifier.core.interval import Interval
 from verifier.core.operator import Planes
 from verifier.core.stacked import join, map_tensors, pick

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.search.questions import ACTIVATIONS, SHAPES, Small, query_of, random_parts, small_graph
-from verifier.bounding.optimise import Dual
+from verifier.bounding.dual import Dual
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval

@@ -16,9 +16,10 @@ from tests.soundness.test_bounds import DTYPES, Values, cancelling, dot, exact_v
 from tests.soundness.test_elementwise import ONE_ARGUMENT, Checker, points_in
 from tests.soundness.test_elementwise import some_boxes as some_intervals
 from verifier.bounding import backward, optimise
+from verifier.bounding.dual import Multipliers, Objective
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Multipliers, Objective, certain_bound, initial_multipliers
+from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import Program, prepare
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from verifier.bounding.dual import Objective
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Objective, certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval

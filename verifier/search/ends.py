@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from verifier.bounding.dual import Objective
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Objective
 from verifier.bounding.program import Program
 from verifier.bounding.tighten import Tightener, end_rows, in_chunks
 from verifier.core.interval import Interval

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.bounding.dual import Dual, Multipliers, Objective
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Dual, Multipliers, Objective, Optimum, certain_bound, optimise
+from verifier.bounding.optimise import Optimum, certain_bound, optimise
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.rounding import narrow_down

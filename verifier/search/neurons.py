@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from verifier.bounding.optimise import Objective
+from verifier.bounding.dual import Objective
 from verifier.bounding.program import Program
 from verifier.core.events import Observer, Progress
 from verifier.core.problem import Problem

@@ -10,9 +10,10 @@ import time
 import torch
 from torch import Tensor
 
+from verifier.bounding.dual import Dual
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Dual, certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
 from verifier.core.flat import flat

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.bounding.dual import Multipliers, Objective
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Multipliers, Objective, initial_multipliers
+from verifier.bounding.optimise import initial_multipliers
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
