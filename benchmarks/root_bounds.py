@@ -36,8 +36,8 @@ from verifier.core.flat import flat
 from verifier.core.problem import Problem, build_problem
 from verifier.errors import VerifierError
 from verifier.search.neurons import objective_of
-from verifier.search.outcome import Limits
 from verifier.search.root import Root
+from verifier.search.task import Limits, Task
 from verifier.settings import AscentSettings, SearchSettings
 
 MEMORY = 4 << 30
@@ -103,7 +103,7 @@ def optimised(program: Program, problem: Problem, limits: Limits) -> Iterator[tu
             continue
         began = time.monotonic()
         settings = SearchSettings(root=AscentSettings(iterations=iterations, weight_rate=weights, enough=float("inf")))
-        root = Root(program, problem, problem.real, settings, limits)
+        root = Root(Task(problem, program, lambda: program, settings, limits, lambda *_: False), problem.real)
         yield name, time.monotonic() - began, of_all(root, problem)
     number = 0
     while root.can_tighten():

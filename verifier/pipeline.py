@@ -25,8 +25,8 @@ from verifier.core.verdict import Status, Verdict
 from verifier.errors import PropertyError, UsageError
 from verifier.frontend.network import Network
 from verifier.frontend.replay import replay
-from verifier.search.outcome import Limits, Outcome
 from verifier.search.strategy import Strategy
+from verifier.search.task import Limits, Outcome, Task
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
@@ -177,7 +177,7 @@ def _search(
     program = prepare(network.graph, torch.float32, device)
     precise = cache(lambda: prepare(network.graph, torch.float64, device))
     limits = Limits(run.deadline, settings.memory)
-    return Strategy((program, precise), problem, settings.search, limits, falsifier.suspects, run.observer)
+    return Strategy(Task(problem, program, precise, settings.search, limits, falsifier.suspects, run.observer))
 
 
 def _check_sizes(network: Network, query: Query) -> None:

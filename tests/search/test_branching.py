@@ -16,9 +16,9 @@ from verifier.core.stacked import join, pick
 from verifier.ops import Add, Clip, Relu, Sigmoid
 from verifier.search.branching import Choices, estimate, split
 from verifier.search.neurons import objective_of
-from verifier.search.outcome import Limits
 from verifier.search.root import Root
 from verifier.search.subproblems import Kept, Subproblems
+from verifier.search.task import Limits, Task
 from verifier.settings import AscentSettings, SearchSettings
 
 POOR = AscentSettings(iterations=0)
@@ -30,7 +30,9 @@ def roots_of(graph: Graph, seed: int) -> tuple[Kept, Subproblems, Dual]:
     program = prepare(graph, torch.float32)
     parts = [(low, up, [(c, d, b + 3) for c, d, b in ds]) for low, up, ds in random_parts(graph, 3, 2, 2, seed)]
     problem = build_problem(query_of(parts), torch.float32, "cpu")
-    kept, roots = Root(program, problem, problem.real, SETTINGS, Limits(float("inf"), 1 << 30)).subproblems()
+    limits = Limits(float("inf"), 1 << 30)
+    task = Task(problem, program, lambda: program, SETTINGS, limits, lambda points, which: False)
+    kept, roots = Root(task, problem.real).subproblems()
     found = kept.node_bounds(roots)
     objective = objective_of(problem, program, roots.problem, roots.disjunct)
     dual = Dual(program, roots.box, found, objective)

@@ -26,14 +26,13 @@ from tests.soundness.polygons import least_margin
 from tests.soundness.regions import Layers
 from tests.soundness.regions import least_margin as least_margin_by_programs
 from verifier.bounding.program import prepare
-from verifier.core.events import ignore
 from verifier.core.graph import Graph
 from verifier.core.problem import Problem, build_problem
 from verifier.core.query import Query
 from verifier.ops import Linear, Relu
 from verifier.search.neurons import NeuronSearch, objective_of
-from verifier.search.outcome import Limits, Outcome
 from verifier.search.root import Root
+from verifier.search.task import Limits, Outcome, Task
 from verifier.settings import AscentSettings, SearchSettings
 
 CLOSE = 1e-4  # margins below this may be left undecided
@@ -77,12 +76,11 @@ def search_of(
     program = prepare(graph, torch.float32)
     problem = build_problem(query, torch.float32, "cpu")
     exact = build_problem(query, torch.float64, "cpu")
-    root = Root(program, problem, problem.real, settings, limits)
-    root.tighten()
-    kept, roots = root.subproblems()
-    confirm = Confirm(graph, exact)
     precise = lambda: prepare(graph, torch.float64)  # noqa: E731
-    search = NeuronSearch(kept, roots, precise, problem, settings, limits, confirm, ignore)
+    task = Task(problem, program, precise, settings, limits, Confirm(graph, exact))
+    root = Root(task, problem.real)
+    root.tighten()
+    search = NeuronSearch(*root.subproblems(), task)
     search.refreshing = InTurn()  # type: ignore[assignment]
     return search
 

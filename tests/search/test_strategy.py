@@ -25,14 +25,13 @@ from tests.search.questions import (
 from tests.search.test_neurons import CLOSE, Confirm
 from tests.soundness.polygons import Conjunction
 from verifier.bounding.program import prepare
-from verifier.core.events import ignore
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.ops import Linear, Relu, Sign
 from verifier.search import expansion, inputs, root, strategy
-from verifier.search.outcome import Limits, Outcome
 from verifier.search.strategy import Strategy
+from verifier.search.task import Limits, Outcome, Task
 from verifier.settings import AscentSettings, SearchSettings
 
 FAST = SearchSettings(
@@ -48,10 +47,10 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def strategy_of(graph: Graph, query: Query, seconds: float = 30.0, memory: int = ROOM) -> Strategy:
-    programs = prepare(graph, torch.float32), lambda: prepare(graph, torch.float64)
     problem, exact = build_problem(query, torch.float32, "cpu"), build_problem(query, torch.float64, "cpu")
     limits = Limits(time.monotonic() + seconds, memory)
-    return Strategy(programs, problem, FAST, limits, Confirm(graph, exact), ignore)
+    precise = lambda: prepare(graph, torch.float64)  # noqa: E731
+    return Strategy(Task(problem, prepare(graph, torch.float32), precise, FAST, limits, Confirm(graph, exact)))
 
 
 def answer(graph: Graph, query: Query, seconds: float = 30.0, memory: int = ROOM) -> Outcome:

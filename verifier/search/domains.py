@@ -36,10 +36,13 @@ class DomainBatch:
 
 
 class Stacked(Protocol):
-    """Subproblems of either search: a stacked value with a bound for each."""
+    """Subproblems of either search: a stacked value with a bound and a share of the whole for each."""
 
     @property
     def bound(self) -> Tensor: ...
+
+    @property
+    def share(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 

@@ -20,8 +20,8 @@ from verifier.bounding.tighten import Tightener, end_rows, in_chunks
 from verifier.core.interval import Interval
 from verifier.core.stacked import join, pick
 from verifier.search.expansion import Expander
-from verifier.search.outcome import Limits
 from verifier.search.subproblems import Kept, Subproblems, whole_boxes
+from verifier.search.task import Limits
 from verifier.settings import SearchSettings
 
 LEAVES = 32  # of an end, for which there must be memory

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import torch
 
 from verifier.backends.child import ChildSolver
 from verifier.backends.exact import obstacle, solve
 from verifier.backends.protocol import Budget
-from verifier.bounding.program import Program
-from verifier.core.problem import Problem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
-from verifier.search.outcome import Candidates, Limits, Outcome
 from verifier.search.root import Root
 from verifier.search.subproblems import Kept
-from verifier.settings import SearchSettings
+from verifier.search.task import Outcome, Task
 
 MOST_UNDECIDED = 128  # neurons: with more of them, linear programs seldom end in time
 MOST_PAIRS = 16  # of a box and a disjunct, each of which is a problem of its own
 
 
-def decide_exactly(
-    programs: tuple[Program, Callable[[], Program]],
-    problem: Problem,
-    settings: SearchSettings,
-    limits: Limits,
-    candidates: Candidates,
-) -> Outcome | None:
+def decide_exactly(task: Task) -> Outcome | None:
     """The outcome if every open disjunct of every box was refuted, with checked bounds, or a violation confirmed; else
     None, at once where the problem is too large or not piecewise linear."""
+    problem, limits = task.problem, task.limits
     if int(problem.real.sum()) > MOST_PAIRS:
         return None
-    root = Root(programs[0], problem, problem.real, settings, limits)
-    if Kept(programs[0], root.found).count > MOST_UNDECIDED:
+    root = Root(task, problem.real)
+    if Kept(task.program, root.found).count > MOST_UNDECIDED:
         return None
-    precise = programs[1]()
     for number, (which, disjunct) in enumerate(root.pairs.tolist()):
         found, box = root.found.select(slice(which, which + 1)), root.box.select(slice(which, which + 1))
-        now = time.monotonic()
-        budget = Budget(now + (limits.deadline - now) / (len(root.pairs) - number))
-        confirm = lambda point: candidates(point[None].to(root.box.lower), torch.tensor([which]))  # noqa: B023, E731
-        if obstacle(precise, found, problem) is not None:
+        if obstacle(task.precise(), found, problem) is not None:
             return None
+        budget = Budget(time.monotonic() + limits.seconds / (len(root.pairs) - number))
+        confirm = lambda point: task.candidates(point[None].to(root.box.lower), torch.tensor([which]))  # noqa: B023, E731
         try:
-            answer = solve(precise, found, problem, box, which, disjunct, budget, confirm, ChildSolver)
+            answer = solve(task.precise(), found, problem, box, which, disjunct, budget, confirm, ChildSolver)
         except BackendError:
             return None
         if answer.status is Status.SAT:

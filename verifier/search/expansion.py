@@ -21,9 +21,9 @@ from verifier.core.flat import flat
 from verifier.core.rounding import narrow_down
 from verifier.core.stacked import cast, join, pick
 from verifier.search.branching import estimate, most_costly, split
-from verifier.search.outcome import Candidates, Limits
 from verifier.search.rows import clip_by
 from verifier.search.subproblems import Kept, Subproblems
+from verifier.search.task import Candidates, Limits
 from verifier.settings import SearchSettings
 
 REFRESHED = 64  # neurons of a subproblem of which new bounds are computed

@@ -6,8 +6,6 @@ further is set aside and the search goes on; it is what makes the answer `unknow
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -16,85 +14,37 @@ from torch import Tensor
 from verifier.bounding.backward import LinearForm
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows, forward_pays
 from verifier.bounding.program import Program
-from verifier.core.events import Observer, Progress
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.problem import Problem
 from verifier.core.stacked import cast, pick
-from verifier.search.domains import DomainBatch, Frontier
-from verifier.search.outcome import Candidates, Limits, Outcome
+from verifier.search.domains import DomainBatch
+from verifier.search.driver import Driver
 from verifier.search.rows import Rows, clip, combine, open_rows, refuted
 from verifier.search.splitting import split_repeatedly, steepness
-from verifier.settings import SearchSettings
+from verifier.search.task import Task
 
 CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
 
-class InputSearch:
-    """A search over `problem`, with `program` and the slower `precise` program (double precision) for close calls.
+class InputSearch(Driver[DomainBatch]):
+    """A search over the boxes of the task's problem. Close calls are bounded again in double precision."""
 
-    `run` may be called again to go on where it stopped.
-    """
+    def __init__(self, task: Task) -> None:
+        self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
+        super().__init__(task, self._roots(), self._most_domains())
+        self.batch = self._batch()
 
-    def __init__(
-        self,
-        programs: tuple[Program, Callable[[], Program]],
-        problem: Problem,
-        settings: SearchSettings,
-        limits: Limits,
-        candidates: Candidates,
-        observer: Observer,
-    ) -> None:
-        self.program, self.precise = programs
-        self.problem, self.settings, self.limits = problem, settings, limits
-        self.candidates, self.observer = candidates, observer
-        self.frontier: Frontier[DomainBatch] = Frontier(self._most_domains())
-        self.frontier.push(self._roots())
-        self.started = time.monotonic()
-        self.bounded = self.stuck = 0
-        self.proved, self.stuck_bound = 0.0, float("inf")
-
-    def run(self, pause: float = float("inf")) -> Outcome:
-        """Until all is proved, a violation is found, time is up, or `pause` seconds after at least one batch."""
-        batch, found = self._batch(), False
-        pause_at = time.monotonic() + pause
-        while not found and len(self.frontier) and time.monotonic() < self.limits.deadline:
-            domains = self.frontier.pop(batch)
-            children, left, found = self._step(domains)
-            self._count(domains, children, left)
-            if time.monotonic() > pause_at:
-                break
-        return self.outcome(found)
-
-    def outcome(self, found: bool = False) -> Outcome:
-        """Where the search stands."""
-        complete = not found and not len(self.frontier) and not self.stuck
-        return Outcome(
-            found=found,
-            open=len(self.frontier),
-            stuck=self.stuck,
-            bounded=self.bounded,
-            proved=1.0 if complete else min(max(self.proved, 0.0), 1.0),
-            bound=min(self.frontier.worst(), self.stuck_bound),
-        )
+    def turn(self) -> tuple[DomainBatch, DomainBatch, DomainBatch, bool]:
+        domains = self.frontier.pop(self.batch)
+        return domains, *self._step(domains)
 
     def take_back(self, domains: DomainBatch, undecided: Tensor, bounded: int) -> None:
         """Domains that were popped and worked on elsewhere, with `bounded` subproblems: those still `undecided` `[n]`
         are open again."""
         self.frontier.push(domains.select(undecided))
-        self.proved += float(domains.share[~undecided].sum())
+        self.left -= float(domains.share[~undecided].sum())
         self.bounded += bounded
-
-    def _count(self, domains: DomainBatch, children: DomainBatch, left: DomainBatch) -> None:
-        self.frontier.push(children)
-        self.bounded += len(domains)
-        self.stuck += len(left)
-        self.stuck_bound = min(self.stuck_bound, float(left.bound.min()) if len(left) else float("inf"))
-        self.proved += float(domains.share.sum()) - float(children.share.sum()) - float(left.share.sum())
-        worst = min(self.frontier.worst(), self.stuck_bound)
-        elapsed = time.monotonic() - self.started
-        self.observer(Progress(elapsed, len(self.frontier), self.bounded, self.proved, worst))
 
     def _roots(self) -> DomainBatch:
         count = len(self.problem.row)
@@ -130,7 +80,7 @@ class InputSearch:
         domains, rows, form = self._close(domains, rows, form)
         if not len(domains):
             return domains, domains, False
-        if self.candidates(self._suspects(domains.box, form), domains.problem.repeat(2)):
+        if self.task.candidates(self._suspects(domains.box, form), domains.problem.repeat(2)):
             return domains, domains.select(slice(0, 0)), True
         clipped = clip(form, domains.box, rows, domains.open)
         alive = flat(clipped.lower <= clipped.upper).all(1)
@@ -179,7 +129,7 @@ class InputSearch:
         rounded to single precision are not known any better."""
         if not self.problem.exact:
             return domains
-        precise = self.precise()
+        precise = self.task.precise()
         wide = domains.replace(box=domains.box.to(precise.dtype))
         rows = cast(open_rows(self.problem, wide), precise.dtype)
         remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows))

@@ -14,17 +14,14 @@ from verifier.bounding.dual import Dual
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
-from verifier.bounding.program import Program
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
 from verifier.core.flat import flat
-from verifier.core.problem import Problem
 from verifier.core.stacked import join
 from verifier.search.branching import neuron_scores
 from verifier.search.ends import searched_ends
 from verifier.search.neurons import objective_of
-from verifier.search.outcome import Limits
 from verifier.search.subproblems import Kept, Subproblems, whole_boxes
-from verifier.settings import SearchSettings
+from verifier.search.task import Task
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 LEAST_GAINS = (
@@ -41,16 +38,14 @@ WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less 
 
 
 class Root:
-    """Bounds over each box of a query, and which of its disjuncts `still` `[boxes, disjuncts]` they leave open. Every
+    """Bounds over each box of a task, and which of its disjuncts `still` `[boxes, disjuncts]` they leave open. Every
     disjunct must have a row."""
 
-    def __init__(
-        self, program: Program, problem: Problem, still: Tensor, settings: SearchSettings, limits: Limits
-    ) -> None:
-        self.program, self.problem, self.settings, self.limits = program, problem, settings, limits
-        self.box = problem.box.reshape(-1, *program.graph.input_shape)
-        effort = Effort(limits.memory // 2, limits.deadline)
-        self.found = _plain(bound_nodes(program, self.box, "crown", None, effort))
+    def __init__(self, task: Task, still: Tensor) -> None:
+        self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
+        self.box = self.problem.box.reshape(-1, *self.program.graph.input_shape)
+        effort = Effort(self.limits.memory // 2, self.limits.deadline)
+        self.found = _plain(bound_nodes(self.program, self.box, "crown", None, effort))
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = list(LEAST_GAINS)
@@ -65,7 +60,7 @@ class Root:
     def can_tighten(self) -> bool:
         """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
         boxes = len(self.pairs[:, 0].unique())
-        fits = DEARER * self.seconds < PASS_SHARE * (self.limits.deadline - time.monotonic())
+        fits = DEARER * self.seconds < PASS_SHARE * self.limits.seconds
         return bool(self.passes) and 0 < boxes <= MOST_TIGHTENED and fits
 
     def tighten(self) -> None:
@@ -114,7 +109,7 @@ class Root:
         """Better bounds of the neurons over each box with an open disjunct."""
         parts = [self.found.select(slice(i, i + 1)) for i in range(len(self.box.lower))]
         boxes = self.pairs[:, 0].unique().tolist()
-        end = time.monotonic() + PASS_SHARE * max(0.0, self.limits.deadline - time.monotonic())
+        end = time.monotonic() + PASS_SHARE * max(0.0, self.limits.seconds)
         memory = self.limits.memory // 2
         for number, i in enumerate(boxes):
             now, box = time.monotonic(), self.box.select(slice(i, i + 1))

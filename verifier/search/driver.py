@@ -1,0 +1,62 @@
+"""The loop that both searches share: the worst subproblems are expanded, their open children come back."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Generic
+
+from verifier.core.events import Progress
+from verifier.search.domains import Batch, Frontier
+from verifier.search.task import Outcome, Task
+
+
+class Driver(ABC, Generic[Batch]):
+    """A search from `roots`; `most`: subproblems that its frontier may hold, nearly. `run` may be called again to go on
+    where it stopped. `left`: share of the input set that is not proved; `stuck`: those that cannot be split further."""
+
+    def __init__(self, task: Task, roots: Batch, most: int) -> None:
+        self.task = task
+        self.frontier: Frontier[Batch] = Frontier(most)
+        self.frontier.push(roots)
+        self.started = time.monotonic()
+        self.bounded = self.stuck = 0
+        self.stuck_bound = float("inf")
+        self.left = float(roots.share.sum())
+
+    @abstractmethod
+    def turn(self) -> tuple[Batch, Batch, Batch, bool]:
+        """Expand some of the frontier: these, their open children, those that cannot be split, and whether a violation
+        was confirmed."""
+
+    def run(self, pause: float = float("inf")) -> Outcome:
+        """Until all is proved, a violation is found, time is up, or `pause` seconds after at least one batch."""
+        found, pause_at = False, time.monotonic() + pause
+        while not found and len(self.frontier) and self.task.limits.seconds > 0:
+            domains, children, stuck, found = self.turn()
+            self._count(domains, children, stuck)
+            if time.monotonic() > pause_at:
+                break
+        return self.outcome(found)
+
+    def outcome(self, found: bool = False) -> Outcome:
+        """Where the search stands."""
+        return Outcome(found, len(self.frontier), self.stuck, self.bounded, self.proved, self._worst())
+
+    @property
+    def proved(self) -> float:
+        """Share of the input set."""
+        return min(max(1 - self.left, 0.0), 1.0) if len(self.frontier) or self.stuck else 1.0
+
+    def _count(self, domains: Batch, children: Batch, stuck: Batch) -> None:
+        self.frontier.push(children)
+        self.bounded += len(domains)
+        self.stuck += len(stuck)
+        if len(stuck):
+            self.stuck_bound = min(self.stuck_bound, float(stuck.bound.min()))
+        self.left += float(children.share.sum()) + float(stuck.share.sum()) - float(domains.share.sum())
+        elapsed = time.monotonic() - self.started
+        self.task.observer(Progress(elapsed, len(self.frontier), self.bounded, self.proved, self._worst()))
+
+    def _worst(self) -> float:
+        return min(self.frontier.worst(), self.stuck_bound)

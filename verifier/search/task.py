@@ -1,0 +1,75 @@
+"""What every search is given, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.program import Program
+from verifier.core.events import Observer, ignore
+from verifier.core.problem import Problem
+from verifier.core.stacked import cast
+from verifier.settings import SearchSettings
+
+Candidates = Callable[[Tensor, Tensor], bool]
+"""Takes points `[n, *input]` and the input box each belongs to `[n]`; True if one was confirmed as a violation."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended, or where it stands. `found`: a violation was confirmed. `open`: subproblems left, `stuck`:
+    those that cannot be split further, `bounded`: so many were bounded. `proved`: share of the input set. `bound`: the
+    worst one of what is left."""
+
+    found: bool
+    open: int
+    stuck: int
+    bounded: int
+    proved: float
+    bound: float
+
+    @property
+    def complete(self) -> bool:
+        """Everything is proved."""
+        return not self.found and not self.open and not self.stuck
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """`deadline`: a `time.monotonic()` value. `memory`: bytes for bounds and frontier together."""
+
+    deadline: float
+    memory: int
+
+    @property
+    def seconds(self) -> float:
+        """Left."""
+        return self.deadline - time.monotonic()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What to decide and by what means: `program` bounds, `precise` gives the slower one in double precision for close
+    calls, `candidates` is asked about points that may be violations."""
+
+    problem: Problem
+    program: Program
+    precise: Callable[[], Program]
+    settings: SearchSettings
+    limits: Limits
+    candidates: Candidates
+    observer: Observer = ignore
+
+    def in_double(self) -> Task:
+        """The same in double precision throughout."""
+        narrow = self.problem.box.lower.dtype
+        return replace(
+            self,
+            problem=cast(self.problem, torch.float64),
+            program=self.precise(),
+            candidates=lambda points, which: self.candidates(points.to(narrow), which),
+        )
