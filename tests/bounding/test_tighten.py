@@ -27,7 +27,8 @@ def by_slopes(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
 
 
 def by_splits(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
-    influence = {s: torch.ones(program.graph.nodes[s].size, dtype=program.dtype) for s in program.splittable}
+    origins = {program.origins[s] for s in program.splittable}
+    influence = {k: torch.ones(program.graph.nodes[k].size, dtype=program.dtype) for k in origins}
     return searched_ends(program, box, influence, SearchSettings(ends=SETTINGS), memory, 0.01)
 
 

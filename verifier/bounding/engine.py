@@ -108,11 +108,15 @@ def _refine(program: Program, found: NodeBounds, position: int, origin: int, box
         upper[rows, index] = torch.fmin(high, upper[rows, index])
     shape = program.graph.nodes[origin].shape
     found.intervals[origin] = Interval(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
-    for source in program.graph.nodes[position].inputs:
-        if program.origins[source] == origin:
-            for moved in program.moves_to(source):
-                bounds = node_interval(program, moved, found.intervals, box)
-                found.intervals[moved] = bounds.intersect(found.intervals[moved])
+    carry(program, found, origin, box)
+
+
+def carry(program: Program, found: NodeBounds, origin: int, box: Interval) -> None:
+    """The bounds of node `origin` to the nodes, of those that have bounds, to which its numbers are moved."""
+    for moved in program.copies[origin]:
+        if moved in found.intervals:
+            bounds = node_interval(program, moved, found.intervals, box)
+            found.intervals[moved] = bounds.intersect(found.intervals[moved])
 
 
 def _undecided(program: Program, found: NodeBounds, position: int, origin: int, effort: Effort) -> Tensor:
@@ -122,16 +126,19 @@ def _undecided(program: Program, found: NodeBounds, position: int, origin: int, 
     mask = node.op.unstable(*(found.intervals[source] for source in node.inputs))
     total = torch.zeros_like(flat(found.intervals[origin].lower))
     for source in dict.fromkeys(node.inputs):
-        if program.origins[source] != origin:
-            continue
-        allowed = mask if effort.only is None else mask & effort.only[source].reshape(mask.shape)
-        rows = allowed.to(total.dtype)
-        for moved in reversed(program.moves_to(source)):
-            op = program.graph.nodes[moved].op
-            assert isinstance(op, Affine)
-            (rows,) = op.adjoint(rows)
-        total = total + flat(rows)
+        if program.origins[source] == origin:
+            allowed = mask if effort.only is None else mask & effort.only[source].reshape(mask.shape)
+            total = total + flat(at_origin(program, source, allowed.to(total.dtype)))
     return total > 0
+
+
+def at_origin(program: Program, source: int, values: Tensor) -> Tensor:
+    """`values` `[n, *shape]` of the elements of a node, for the elements of its origin: those of copies add up."""
+    for moved in reversed(program.moves_to(source)):
+        op = program.graph.nodes[moved].op
+        assert isinstance(op, Affine)
+        (values,) = op.adjoint(values)
+    return values
 
 
 def _passes(

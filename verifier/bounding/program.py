@@ -61,6 +61,14 @@ class Program:
             found.append(found[node.inputs[0]] if moves else position)
         return tuple(found)
 
+    @cached_property
+    def copies(self) -> dict[int, tuple[int, ...]]:
+        """For each node that is its own origin, the nodes to which its numbers are moved, in order."""
+        found: dict[int, tuple[int, ...]] = {}
+        for position, origin in enumerate(self.origins):
+            found[origin] = (*found.get(origin, ()), *((position,) if position != origin else ()))
+        return found
+
     def moves_to(self, position: int) -> tuple[int, ...]:
         """The nodes on the way from a node's origin to it: not the origin, but itself unless it is that; in order."""
         path: list[int] = []

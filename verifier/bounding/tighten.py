@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Objective
+from verifier.bounding.engine import at_origin, carry
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
@@ -36,19 +37,21 @@ def tighten_nodes(
 ) -> NodeBounds:
     """Better bounds of the nodes over one domain, `box` `[1, *input]`, by about `deadline`.
 
-    Of the time left a node gets its share of the operations that backward passes of undecided elements take, and half
-    of it if that is more: the first ones are cheap, and all others profit."""
-    left = {s: float(_undecided(program, s, found).sum()) * program.operations_to(s) for s in program.splittable}
+    Copies of a number are bounded once. Of the time left a node gets its share of the operations that backward passes
+    of undecided elements take, and half of it if that is more: the first ones are cheap, and all others profit."""
+    origins = dict.fromkeys(program.origins[source] for source in program.splittable)
+    left = {k: float(_undecided(program, k, found).sum()) * program.operations_to(k) for k in origins}
     better = NodeBounds()
     for position, node in enumerate(program.graph.nodes[: program.graph.output + 1]):
         if isinstance(node.op, Elementwise):
-            for source in dict.fromkeys(node.inputs):
+            for origin in dict.fromkeys(program.origins[source] for source in node.inputs):
                 now, rest = time.monotonic(), sum(left.values())
-                cost = left.pop(source, 0.0)
-                mask = _undecided(program, source, NodeBounds({**found.intervals, **better.intervals}))
-                if cost and program.bent[source] and bool(mask.any()) and now < deadline:
+                cost = left.pop(origin, 0.0)  # by its first reader
+                index = _undecided(program, origin, NodeBounds({**found.intervals, **better.intervals})).nonzero()
+                if cost and program.bent[origin] and len(index) and now < deadline:
                     end = now + (deadline - now) * max(cost / rest, MOST_SHARE)
-                    _improve(better, source, mask.nonzero().flatten(), tightener, end)
+                    _improve(better, origin, index.flatten(), tightener, end)
+                    carry(program, better, origin, box)
             better.planes[position] = node.op.relax(*(better.intervals[source] for source in node.inputs))
         own = node_interval(program, position, better.intervals, box)
         better.intervals[position] = own.intersect(found.intervals[position])
@@ -63,14 +66,16 @@ def _improve(found: NodeBounds, source: int, index: Tensor, tightener: Tightener
     found.intervals[source] = Interval(lower.reshape(old.shape), upper.reshape(old.shape))
 
 
-def _undecided(program: Program, source: int, found: NodeBounds) -> Tensor:
-    """Elements `[n]` of a node that some reader cannot decide yet."""
-    undecided = torch.zeros(program.graph.nodes[source].size, dtype=torch.bool, device=program.device)
-    for reader in program.graph.consumers[source]:
-        node = program.graph.nodes[reader]
-        if isinstance(node.op, Elementwise):
-            undecided |= flat(node.op.unstable(*(found.intervals[s] for s in node.inputs)))[0]
-    return undecided
+def _undecided(program: Program, origin: int, found: NodeBounds) -> Tensor:
+    """Elements `[n]` of a node of which some reader, of it or of a copy, cannot decide what it makes of them."""
+    total = torch.zeros(program.graph.nodes[origin].shape, dtype=program.dtype, device=program.device)
+    for source in (origin, *program.copies[origin]):
+        for reader in program.graph.consumers[source]:
+            node = program.graph.nodes[reader]
+            if isinstance(node.op, Elementwise) and reader <= program.graph.output:
+                open_here = node.op.unstable(*(found.intervals[s] for s in node.inputs)).to(program.dtype)
+                total = total + at_origin(program, source, open_here)[0]
+    return total.flatten() > 0
 
 
 def optimised_ends(program: Program, box: Interval, settings: AscentSettings, memory: int) -> Tightener:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual
-from verifier.bounding.engine import Effort, bound_nodes
+from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
@@ -81,8 +81,8 @@ class Root:
         """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
         size = self.program.graph.size * FLOATS_PER_ELEMENT * self.program.number_size
         self.rounding = 0.0  # what rounding costs the bounds of the open disjuncts, in sum
-        for source in self.program.splittable:
-            self.influence[source] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[source].size)
+        for origin in {self.program.origins[source] for source in self.program.splittable}:
+            self.influence[origin] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[origin].size)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
         bounds = [self._optimised(*part.T) for part in parts]
         self.bound = torch.fmax(self.bound, torch.cat([self.bound[:0], *bounds]))
@@ -98,8 +98,9 @@ class Root:
         optimum = optimise(self.program, box, found, objective, start, self.settings.root, self.limits.deadline)
         dual = Dual(self.program, box, found, objective)
         dual.value(dual.projected(optimum.multipliers))
-        for source, total in self.influence.items():
-            total.index_add_(0, which, flat(neuron_scores(self.program, dual, source)).expand(len(which), -1))
+        for source in self.program.splittable:
+            scores = at_origin(self.program, source, neuron_scores(self.program, dual, source))
+            self.influence[self.program.origins[source]].index_add_(0, which, flat(scores).expand(len(which), -1))
         bound = certain_bound(self.program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
         lost = torch.where(bound > 0, 0.0, optimum.bound - bound)
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
