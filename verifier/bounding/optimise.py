@@ -28,6 +28,7 @@ from verifier.settings import AscentSettings
 
 CHECK_EVERY = 5  # iterations between looks at which rows are proved and which multipliers are the best so far
 DROPPED_SHARE = 0.25  # proved rows leave the loop when they are at least this share of it
+AFTERWARDS = 3.0  # iterations' time that is kept for this one and for what is made of the result
 ENOUGH_GAIN = 0.02  # of the bounds' size, between two looks: an ascent that gains less is over
 
 
@@ -88,10 +89,11 @@ def optimise(
     if free.bounds:
         _settle(dual, free)
     dual.projected(free)
-    previous = best.bound
+    previous, took = best.bound, 0.0
     for iteration in range(settings.iterations + 1):
+        began = time.monotonic()
         value = dual.value(free)
-        last = iteration == settings.iterations or time.monotonic() > deadline
+        last = iteration == settings.iterations or began + AFTERWARDS * took > deadline
         if last or iteration % CHECK_EVERY == 0:
             better = value > best.bound[active]
             best.bound[active[better]] = value[better]
@@ -107,6 +109,7 @@ def optimise(
                 previous = previous[rest]
                 dual.value(free)
         ascent.step(free, dual.gradient(free), dual)
+        took = time.monotonic() - began
     return best
 
 

@@ -13,7 +13,8 @@ from verifier.search.task import Outcome, Task
 
 class Driver(ABC, Generic[Batch]):
     """A search from `roots`; `most`: subproblems that its frontier may hold, nearly. `run` may be called again to go on
-    where it stopped. `left`: share of the input set that is not proved; `stuck`: those that cannot be split further."""
+    where it stopped. `left`: share of the input set that is not proved; `stuck`: those that cannot be split further;
+    `least`: seconds that a batch takes at least."""
 
     def __init__(self, task: Task, roots: Batch, most: int) -> None:
         self.task = task
@@ -23,16 +24,22 @@ class Driver(ABC, Generic[Batch]):
         self.bounded = self.stuck = 0
         self.stuck_bound = float("inf")
         self.left = float(roots.share.sum())
+        self.least = 0.0
 
     @abstractmethod
     def turn(self) -> tuple[Batch, Batch, Batch, bool]:
         """Expand some of the frontier: these, their open children, those that cannot be split, and whether a violation
         was confirmed."""
 
+    @property
+    def late(self) -> bool:
+        """No time for another batch."""
+        return self.task.limits.seconds <= self.least
+
     def run(self, pause: float = float("inf")) -> Outcome:
         """Until all is proved, a violation is found, time is up, or `pause` seconds after at least one batch."""
         found, pause_at = False, time.monotonic() + pause
-        while not found and len(self.frontier) and self.task.limits.seconds > 0:
+        while not found and len(self.frontier) and not self.late:
             domains, children, stuck, found = self.turn()
             self._count(domains, children, stuck)
             if time.monotonic() > pause_at:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Objective
+from verifier.bounding.engine import ROW_OPERATIONS
 from verifier.bounding.program import Program
 from verifier.core.problem import Problem
 from verifier.search.driver import Driver
@@ -19,6 +20,7 @@ from verifier.search.measured import BatchSize, SmallerTree
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Task
 
+LEAST_PASSES = 8  # through the network, forwards and backwards, for any subproblem
 FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch: fewer are bounded in hardly less time
 
 
@@ -34,6 +36,7 @@ class NeuronSearch(Driver[Subproblems]):
         self.batch = BatchSize(max(16, FIRST_FLOATS // kept.program.graph.size), self.expander.most)
         self.refreshing = SmallerTree()
         self.leftover: list[Subproblems] = []
+        self.least = LEAST_PASSES * kept.program.operations_to(kept.program.graph.output) / ROW_OPERATIONS
 
     def turn(self) -> tuple[Subproblems, Subproblems, Subproblems, bool]:
         domains = self.frontier.pop(self.batch.size)

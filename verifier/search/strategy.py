@@ -120,6 +120,6 @@ def search_neurons(task: Task, still: Tensor) -> tuple[NeuronSearch, Outcome]:
         search = NeuronSearch(*root.subproblems(), task)
         search.bounded = bounded
         outcome = search.run(SEARCHED * root.seconds if root.can_tighten() else float("inf"))
-        if outcome.found or not outcome.open or task.limits.seconds <= 0:
+        if outcome.found or not outcome.open or search.late:
             return search, outcome
         bounded = outcome.bounded
