@@ -21,6 +21,7 @@ from verifier.core.flat import flat
 from verifier.core.rounding import narrow_down
 from verifier.core.stacked import cast, join, pick
 from verifier.search.branching import estimate, most_costly, split
+from verifier.search.measured import rise_of
 from verifier.search.rows import clip_by
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Candidates, Limits
@@ -76,7 +77,7 @@ class Expander:
         whole = (~domains.contradicts()).nonzero().flatten()
         if len(whole) < len(domains):
             domains, found, objective = pick(domains, whole), found.select(whole), objective.select(whole)
-        lacking, raised = _rise(before, torch.zeros_like(before))  # as for one that contradicts itself
+        lacking, raised = rise_of(before, torch.zeros_like(before))  # as for one that contradicts itself
         if not len(domains):
             return Expanded(none, none, False, lacking, raised)
         free = self.kept.expand(domains.multipliers, found)
@@ -85,7 +86,7 @@ class Expander:
         )
         form = certain_bound(self.program, domains.box, found, objective, optimum.multipliers)
         bound = self._recheck(domains, found, objective, optimum, form.minimum(domains.box)[:, 0])
-        lacking, raised = _rise(domains.bound, bound)
+        lacking, raised = rise_of(domains.bound, bound)
         domains = domains.replace(
             bound=torch.fmax(bound, domains.bound), multipliers=self.kept.compress(optimum.multipliers)
         )
@@ -146,10 +147,3 @@ class Expander:
             place = torch.cat([place[~again], place[again].repeat(2, 1)])
             score = torch.cat([score[~again], score[again].repeat(2, 1)])
         return children, left
-
-
-def _rise(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """What the parents' bounds lacked to zero, and how much of it their children gained; sums."""
-    lacking = torch.nan_to_num(-before.clamp(max=0), posinf=0.0)
-    raised = torch.nan_to_num(torch.minimum(after - before, lacking), nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0)
-    return float(lacking.sum()), float(raised.sum())

@@ -6,6 +6,7 @@ further is set aside and the search goes on; it is what makes the answer `unknow
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import torch
@@ -19,11 +20,14 @@ from verifier.core.interval import Interval
 from verifier.core.stacked import cast, pick
 from verifier.search.domains import DomainBatch
 from verifier.search.driver import Driver
+from verifier.search.measured import BatchSize, SmallerTree, rise_of
 from verifier.search.rows import Rows, clip, combine, open_rows, refuted
 from verifier.search.splitting import split_repeatedly, steepness
 from verifier.search.task import Task
 
 CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
+FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch
+DEAR = 0.1  # seconds for one domain
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
 
@@ -33,11 +37,20 @@ class InputSearch(Driver[DomainBatch]):
     def __init__(self, task: Task) -> None:
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
         super().__init__(task, self._roots(), self._most_domains())
-        self.batch = self._batch()
+        self.batch = BatchSize(max(1, FIRST_FLOATS // self.program.graph.size), self._most_at_once())
+        self.method = SmallerTree()
+        self.dear = False  # backward bounds of a domain's neurons, so that doing without may be better
 
     def turn(self) -> tuple[DomainBatch, DomainBatch, DomainBatch, bool]:
-        domains = self.frontier.pop(self.batch)
-        return domains, *self._step(domains)
+        domains, began = self.frontier.pop(self.batch.size), time.monotonic()
+        thorough = not self.dear or self.method.choose()
+        children, stuck, found, rise = self._step(domains, "crown" if thorough else "forward")
+        seconds = time.monotonic() - began
+        if thorough:  # the other method's batches are as large
+            self.batch.note(len(domains), seconds)
+        self.dear = self.dear or (seconds > DEAR * len(domains) and forward_pays(self.program, self._effort()))
+        self.method.note(thorough, len(domains), *rise, seconds)
+        return domains, children, stuck, found
 
     def take_back(self, domains: DomainBatch, undecided: Tensor, bounded: int) -> None:
         """Domains that were popped and worked on elsewhere, with `bounded` subproblems: those still `undecided` `[n]`
@@ -57,7 +70,7 @@ class InputSearch(Driver[DomainBatch]):
             share=torch.full((count,), 1.0 / count, dtype=torch.float64, device=device),
         )
 
-    def _batch(self) -> int:
+    def _most_at_once(self) -> int:
         """Domains at once: the setting, or as many as the memory budget holds."""
         graph = self.program.graph
         forms = graph.nodes[0].size if forward_pays(self.program, self._effort()) else 0
@@ -73,38 +86,42 @@ class InputSearch(Driver[DomainBatch]):
         size = 2 * self.program.graph.nodes[0].size * 4 + self.problem.most_disjuncts + 40
         return max(self.settings.batch, self.limits.memory // 8 // size)
 
-    def _step(self, domains: DomainBatch) -> tuple[DomainBatch, DomainBatch, bool]:
-        """One batch: its open children, the domains that cannot be split further, and whether a violation was found."""
-        rows = open_rows(self.problem, domains)
-        form = self._bound(self.program, domains.box, rows)
-        domains, rows, form = self._close(domains, rows, form)
+    def _step(self, domains: DomainBatch, method: str) -> tuple[DomainBatch, DomainBatch, bool, tuple[float, float]]:
+        """One batch: its open children, the domains that cannot be split further, whether a violation was found, and
+        what the bounds lacked and gained."""
+        rows, before = open_rows(self.problem, domains), domains.bound
+        form = self._bound(self.program, domains.box, rows, method)
+        domains, rows, form, after = self._close(domains, rows, form)
+        rise = rise_of(before, after)
         if not len(domains):
-            return domains, domains, False
+            return domains, domains, False, rise
         if self.task.candidates(self._suspects(domains.box, form), domains.problem.repeat(2)):
-            return domains, domains.select(slice(0, 0)), True
+            return domains, domains.select(slice(0, 0)), True, rise
         clipped = clip(form, domains.box, rows, domains.open)
         alive = flat(clipped.lower <= clipped.upper).all(1)
         steep = steepness(flat(form.coefficients, 2), rows.owner)[alive]
         domains = domains.replace(box=clipped).select(alive)
         children, stuck = split_repeatedly(domains, steep, self.settings.width_exponent, self._cheap_batch())
         left = domains.select(stuck)
-        return children, self._last_resort(left) if len(left) else left, False
+        return children, self._last_resort(left) if len(left) else left, False, rise
 
     def _cheap_batch(self) -> int:
         """So many domains cost little more than one: a small frontier may be split several times at once."""
         return min(CHEAP_BATCH, CHEAP_FLOATS // self.program.graph.size)
 
-    def _bound(self, program: Program, box: Interval, rows: Rows) -> LinearForm:
+    def _bound(self, program: Program, box: Interval, rows: Rows, method: str) -> LinearForm:
         effort = self._effort()
-        nodes = bound_nodes(program, box, "crown", None, effort)
+        nodes = bound_nodes(program, box, method, None, effort)
         start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
             inputs = rows.inputs.reshape(*rows.slot.shape, *program.graph.input_shape)
             start[0] = start.get(0, 0) + inputs
         return bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact)
 
-    def _close(self, domains: DomainBatch, rows: Rows, form: LinearForm) -> tuple[DomainBatch, Rows, LinearForm]:
-        """Mark refuted disjuncts and keep the domains that have an open one."""
+    def _close(
+        self, domains: DomainBatch, rows: Rows, form: LinearForm
+    ) -> tuple[DomainBatch, Rows, LinearForm, Tensor]:
+        """Mark refuted disjuncts and keep the domains that have an open one. Last the bounds of all, `[n]`."""
         count = self.problem.most_disjuncts
         bounds = form.minimum(domains.box)
         order = rows.owner.sort(1).values
@@ -116,7 +133,7 @@ class InputSearch(Driver[DomainBatch]):
         alive = still.any(1)
         owner = torch.where((rows.owner >= 0) & still.gather(1, rows.owner.clamp(min=0)), rows.owner, -1)
         domains = domains.replace(open=still, bound=torch.maximum(worst, domains.bound)).select(alive)
-        return domains, pick(replace(rows, owner=owner), alive), pick(form, alive)
+        return domains, pick(replace(rows, owner=owner), alive), pick(form, alive), worst
 
     @staticmethod
     def _suspects(box: Interval, form: LinearForm) -> Tensor:
@@ -132,5 +149,5 @@ class InputSearch(Driver[DomainBatch]):
         precise = self.task.precise()
         wide = domains.replace(box=domains.box.to(precise.dtype))
         rows = cast(open_rows(self.problem, wide), precise.dtype)
-        remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows))
+        remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows, "crown"))
         return remaining.replace(box=remaining.box.to(self.program.dtype), bound=remaining.bound.to(self.program.dtype))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+import torch
+from torch import Tensor
+
 GROWTH = 1.1  # a larger batch must be bounded at this many times the rate to be kept
 EXPLORED = 0.1  # of the time goes to the alternative that was worse
 MEMORY = 0.8  # of earlier batches in the measurements
@@ -81,3 +84,10 @@ class SmallerTree(Alternative):
         price = self.seconds[choice] / max(self.count[choice], 1e-9)
         share = self.raised[choice] / max(self.lacking[choice], 1e-30)
         return -math.log(max(price, 1e-12)) - math.log(2) / max(share, 1e-3)
+
+
+def rise_of(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """What the parents' bounds lacked to zero, and how much of it their children gained; sums."""
+    lacking = torch.nan_to_num(-before.clamp(max=0), posinf=0.0)
+    raised = torch.nan_to_num(torch.minimum(after - before, lacking), nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0)
+    return float(lacking.sum()), float(raised.sum())
