@@ -29,7 +29,7 @@ from verifier.core.graph import Graph, Input, Node
 from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.ops import Linear, Relu, Sign
-from verifier.search import expansion, inputs, root, strategy
+from verifier.search import exact, expansion, inputs, root, strategy
 from verifier.search.strategy import Strategy
 from verifier.search.task import Limits, Outcome, Task
 from verifier.settings import AscentSettings, SearchSettings
@@ -280,3 +280,44 @@ def test_more_boxes_than_are_tightened_one_by_one(monkeypatch: pytest.MonkeyPatc
     for most in (0, 1, 100):
         monkeypatch.setattr(root, "MOST_TIGHTENED", most)
         check(graph, near_miss(graph, 5, 5))
+
+
+def test_small_problems_are_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardly violated and hardly not, with no time for splits of inputs."""
+    monkeypatch.setattr(strategy, "SPLIT_SHARE", 0.0)
+    real, outcomes = strategy.decide_exactly, []
+
+    def noted(task: Task) -> Outcome | None:
+        outcomes.append(real(task))
+        return outcomes[-1]
+
+    monkeypatch.setattr(strategy, "decide_exactly", noted)
+    for shape, seed in itertools.product(SHAPES, range(2)):
+        graph = small_graph("relu", shape, seed)
+        parts = near_miss(graph, 2, seed)
+        check(graph, parts)
+        check(graph, [(low, up, [(c, d, b + 0.022) for c, d, b in rows]) for low, up, rows in parts])
+    assert any(outcome is not None and outcome.complete for outcome in outcomes)
+    assert any(outcome is not None and outcome.found for outcome in outcomes)
+
+
+def test_too_many_neurons_are_not_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "MOST_UNDECIDED", 1)
+    graph = small_graph("relu", "three layers", 6)
+    assert exact.decide_exactly(strategy_of(graph, query_of(near_miss(graph, 2, 1))).task) is None
+
+
+def test_what_only_rounding_keeps_open_is_searched_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values near 8192 that cancel: in single precision, bounds are off by more than the margin."""
+    monkeypatch.setattr(strategy, "MANY_INPUTS", 0)
+    b = Small(1, 2, seed=3)
+    shift = torch.full((6,), 8192.0, dtype=torch.float64)
+    hidden = b.same(Relu(), b.add(Linear((b.normal(6, 2) * 16).round() / 16, shift), [0], (1, 6)))
+    weight = (b.normal(2, 6) * 16).round() / 16
+    b.add(Linear(weight, -weight @ shift), [hidden], (1, 2))
+    graph = b.graph()
+    parts = near_miss(graph, 1, 2)
+    tasks = []
+    monkeypatch.setattr(Task, "in_double", lambda task, real=Task.in_double: tasks.append(task) or real(task))
+    check(graph, [(low, up, [(c, d, b + 0.018) for c, d, b in rows]) for low, up, rows in parts])
+    assert tasks
