@@ -25,7 +25,7 @@ from verifier.core.operator import Elementwise
 from verifier.settings import AscentSettings
 
 MOST_SHARE = 0.5  # of the time left, which any node may have
-FLOATS_PER_ELEMENT = 12  # alive for each element of each node and row during an ascent
+FLOATS_PER_ELEMENT = 24  # alive for each element of each node and row during an ascent
 
 Tightener = Callable[[NodeBounds, int, Tensor, float], tuple[Tensor, Tensor]]
 """Takes what is known of the nodes up to one, its position, the flat positions `[m]` of undecided elements of it, and

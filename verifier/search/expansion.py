@@ -28,7 +28,7 @@ from verifier.search.task import Candidates, Limits
 from verifier.settings import SearchSettings
 
 REFRESHED = 64  # neurons of a subproblem of which new bounds are computed
-LIVE_FLOATS = 16  # alive for each element of each node while a batch is bounded
+LIVE_FLOATS = 24  # alive for each element of each node while a batch is bounded
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ LEAST_GAINS = (
     0.005,
     0.0025,
 )  # of the width of a node's neurons by a round of splits; first only slopes
-PASS_SHARE = 0.4  # of the time left: at most this goes into one pass over the neurons
+LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
 DEARER = 2.0  # times the last pass: the least that the next one is expected to take
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
@@ -49,7 +49,7 @@ class Root:
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = list(LEAST_GAINS)
-        self.seconds = 0.0  # that the last pass took
+        self.seconds, self.share = 0.0, LEAST_SHARE  # what the last pass took, and what the next may take
         self._bound_rows()
 
     @property
@@ -60,7 +60,7 @@ class Root:
     def can_tighten(self) -> bool:
         """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
         boxes = len(self.pairs[:, 0].unique())
-        fits = DEARER * self.seconds < PASS_SHARE * self.limits.seconds
+        fits = DEARER * self.seconds < self.share * self.limits.seconds
         return bool(self.passes) and 0 < boxes <= MOST_TIGHTENED and fits
 
     def tighten(self) -> None:
@@ -69,7 +69,9 @@ class Root:
         self.found = self._tightened(least_gain)
         self._bound_rows()
         self.seconds = time.monotonic() - began
-        if least_gain < 1 and float(-self.bound.clamp(max=0).sum()) > (1 - WORTHWHILE) * before:
+        gained = 1 - float(-self.bound.clamp(max=0).sum()) / before if before > 0 else 0.0
+        self.share = LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * gained
+        if least_gain < 1 and gained < WORTHWHILE:
             self.passes = []
 
     def subproblems(self) -> tuple[Kept, Subproblems]:
@@ -110,7 +112,7 @@ class Root:
         """Better bounds of the neurons over each box with an open disjunct."""
         parts = [self.found.select(slice(i, i + 1)) for i in range(len(self.box.lower))]
         boxes = self.pairs[:, 0].unique().tolist()
-        end = time.monotonic() + PASS_SHARE * max(0.0, self.limits.seconds)
+        end = time.monotonic() + self.share * max(0.0, self.limits.seconds)
         memory = self.limits.memory // 2
         for number, i in enumerate(boxes):
             now, box = time.monotonic(), self.box.select(slice(i, i + 1))
