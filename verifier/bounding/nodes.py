@@ -25,6 +25,10 @@ class NodeBounds:
         intervals = {k: v for k, v in self.intervals.items() if k <= position}
         return NodeBounds(intervals, {k: v for k, v in self.planes.items() if k <= position})
 
+    def without_forms(self) -> NodeBounds:
+        """Intervals and planes."""
+        return NodeBounds(self.intervals, self.planes)
+
     def select(self, domains: Tensor | slice) -> NodeBounds:
         """Intervals and planes of some domains."""
         intervals = {k: v if v.shape[0] == 1 else v.select(domains) for k, v in self.intervals.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from verifier.bounding.backward import LinearForm
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows, forward_pays
+from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
@@ -28,6 +29,7 @@ from verifier.search.task import Task
 CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
 FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch
 DEAR = 0.1  # seconds for one domain
+RESERVED = 0.1  # of the time left
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
 
@@ -38,6 +40,9 @@ class InputSearch(Driver[DomainBatch]):
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
         super().__init__(task, self._roots(), self._most_domains())
         self.batch = BatchSize(max(1, FIRST_FLOATS // self.program.graph.size), self._most_at_once())
+        self.whole: NodeBounds | None = (
+            None  # bounds of the nodes over the problem's boxes themselves, if these are few
+        )
         self.method = SmallerTree()
         self.dear = False  # backward bounds of a domain's neurons, so that doing without may be better
 
@@ -80,7 +85,8 @@ class InputSearch(Driver[DomainBatch]):
         return max(1, min(self.settings.batch, self.limits.memory // 2 // (row * self.program.number_size)))
 
     def _effort(self) -> Effort:
-        return Effort(self.limits.memory // 2, self.limits.deadline)
+        """Leaves some of the time for what comes after the bounds of the nodes."""
+        return Effort(self.limits.memory // 2, self.limits.deadline - RESERVED * max(0.0, self.limits.seconds))
 
     def _most_domains(self) -> int:
         size = 2 * self.program.graph.nodes[0].size * 4 + self.problem.most_disjuncts + 40
@@ -112,6 +118,8 @@ class InputSearch(Driver[DomainBatch]):
     def _bound(self, program: Program, box: Interval, rows: Rows, method: str) -> LinearForm:
         effort = self._effort()
         nodes = bound_nodes(program, box, method, None, effort)
+        if self.whole is None and self.bounded == 0 and len(self.problem.row) == 1:
+            self.whole = nodes.without_forms()
         start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
             inputs = rows.inputs.reshape(*rows.slot.shape, *program.graph.input_shape)

@@ -34,13 +34,15 @@ WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less 
 
 class Root:
     """Bounds over each box of a task, and which of its disjuncts `still` `[boxes, disjuncts]` they leave open. Every
-    disjunct must have a row."""
+    disjunct must have a row. `found`: bounds of the nodes, where they are known already."""
 
-    def __init__(self, task: Task, still: Tensor) -> None:
+    def __init__(self, task: Task, still: Tensor, found: NodeBounds | None = None) -> None:
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
         self.box = self.problem.box.reshape(-1, *self.program.graph.input_shape)
-        effort = Effort(self.limits.memory // 2, self.limits.deadline)
-        self.found = _plain(bound_nodes(self.program, self.box, "crown", None, effort))
+        if found is None:
+            effort = Effort(self.limits.memory // 2, self.limits.deadline)
+            found = bound_nodes(self.program, self.box, "crown", None, effort).without_forms()
+        self.found = found
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = list(LEAST_GAINS)
@@ -120,7 +122,3 @@ class Root:
             deadline = now + (end - now) / (len(boxes) - number)
             parts[i] = tighten_nodes(self.program, box, parts[i], tightener, deadline)
         return join(parts)
-
-
-def _plain(found: NodeBounds) -> NodeBounds:
-    return NodeBounds(found.intervals, found.planes)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from verifier.bounding.nodes import NodeBounds
 from verifier.core.events import ignore
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
@@ -44,13 +45,13 @@ class Strategy:
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
-        if not self._neurons_serve():
+        if not self._neurons_serve() or self.inputs.late:
             return self.inputs.run()
         problem = self.task.problem
         varying = (problem.box.upper > problem.box.lower).flatten(1).sum(1)
         hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(problem.disjuncts)):
-            return search_neurons(self.task, problem.real)[1]
+            return search_neurons(self.task, problem.real, self.inputs.whole)[1]
         return self._exactly() or self._in_turns()
 
     def _exactly(self) -> Outcome | None:
@@ -107,10 +108,10 @@ class Strategy:
         return floats * 32 < self.task.limits.memory // 4
 
 
-def search_neurons(task: Task, still: Tensor) -> tuple[NeuronSearch, Outcome]:
+def search_neurons(task: Task, still: Tensor, found: NodeBounds | None = None) -> tuple[NeuronSearch, Outcome]:
     """Searches over neurons for the disjuncts that are `still` open `[boxes, disjuncts]`, each from better bounds of
-    the root than the one before, while these pay; the last of them."""
-    root, bounded = Root(task, still), int(still.sum())
+    the root than the one before, while these pay; the last of them. `found`: bounds of the nodes, where known."""
+    root, bounded = Root(task, still, found), int(still.sum())
     if root.rounded and task.problem.exact:
         task = task.in_double()
         root = Root(task, still)
