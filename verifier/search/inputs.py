@@ -40,9 +40,7 @@ class InputSearch(Driver[DomainBatch]):
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
         super().__init__(task, self._roots(), self._most_domains())
         self.batch = BatchSize(max(1, FIRST_FLOATS // self.program.graph.size), self._most_at_once())
-        self.whole: NodeBounds | None = (
-            None  # bounds of the nodes over the problem's boxes themselves, if these are few
-        )
+        self.whole: NodeBounds | None = None  # bounds of the nodes over the problem's box, if it is a single one
         self.method = SmallerTree()
         self.dear = False  # backward bounds of a domain's neurons, so that doing without may be better
 
