@@ -25,7 +25,7 @@ from verifier.search.task import Task
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 # Of the width of a node's neurons, by a round of splits: with less a node is left, pass by pass. First only slopes.
-LEAST_GAINS = (1.0, 0.02, 0.01, 0.005, 0.0025)
+LEAST_GAINS = (1.0, *(0.02 / 2**k for k in range(12)))
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
 DEARER = 2.0  # times the last pass: the least that the next one is expected to take
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
