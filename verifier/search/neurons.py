@@ -33,7 +33,7 @@ class NeuronSearch(Driver[Subproblems]):
         self.kept = kept
         rows = lambda domains: objective_of(task.problem, kept.program, domains.problem, domains.disjunct)  # noqa: E731
         self.expander = Expander(kept, rows, task.settings, task.limits, task.candidates, task.precise)
-        self.batch = BatchSize(max(16, FIRST_FLOATS // kept.program.graph.size), self.expander.most)
+        self.batch = BatchSize(max(1, FIRST_FLOATS // kept.program.graph.size), self.expander.most)
         self.refreshing = SmallerTree()
         self.leftover: list[Subproblems] = []
         self.least = LEAST_PASSES * kept.program.operations_to(kept.program.graph.output) / ROW_OPERATIONS
@@ -45,6 +45,7 @@ class NeuronSearch(Driver[Subproblems]):
         seconds = time.monotonic() - began
         self.refreshing.note(refresh, len(domains), expanded.lacking, expanded.raised, seconds)
         self.batch.note(len(domains), seconds)
+        self.least = seconds  # the next batch is hardly smaller
         self.leftover.append(expanded.stuck)
         return domains, expanded.children, expanded.stuck, expanded.found
 
