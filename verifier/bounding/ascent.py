@@ -23,9 +23,9 @@ class Ascent:
 
     A slope's derivative, divided by its coefficient and by the width of the neuron, is a place between the ends of the
     neuron (-1 to 1): times the range of slopes it is a step; likewise of other parameters, with what the plane gains
-    between the ends. A bound's derivative, divided by the width, says how far
-    outside the minimiser is: times the coefficient of the neuron it is a step. Adam, which forgets these sizes, needs
-    two to four times as many iterations for the same bound."""
+    between the ends. A bound's derivative, divided by the width, says how far outside the minimiser is: times the
+    coefficient of the neuron it is a step. Adam, which forgets these sizes, needs two to four times as many iterations
+    for the same bound."""
 
     def __init__(self, program: Program, found: NodeBounds, free: Multipliers, settings: AscentSettings) -> None:
         self.program, self.found, self.settings = program, found, settings

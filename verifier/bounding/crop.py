@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch import Tensor
 from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.fields import GATHERED, Fields, best_tiles, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.program import Program
+from verifier.bounding.program import Part, Program
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
@@ -39,22 +38,11 @@ FEW = 2e9  # operations of whole passes up to which tiles are not even looked fo
 
 
 @dataclass(frozen=True, eq=False)
-class Part(Program):
-    """A program whose |L| are those of a larger one, restricted."""
-
-    restricted: tuple[Affine | None, ...]
-
-    @cached_property
-    def absolute(self) -> tuple[Affine | None, ...]:
-        return self.restricted
-
-
-@dataclass(frozen=True, eq=False)
 class Patch:
     """Tiles of one structure, of node `source` of a program.
 
     `program`: from the box of node `cut` that a tile depends on to the tile. By its nodes, `origins`: the node of the
-    large program, of `shapes`, of which it is a box, and `starts` `[tiles, nodes]` where the box begins (a flat
+    large program of which it is a box, and `starts` `[tiles, nodes]` where the box begins (a flat
     position). `positions` `[tiles, elements]` of the tile's elements in the source. `row`: the price of taking a row
     back to the input, `crossing`: of a pass, however few its rows."""
 

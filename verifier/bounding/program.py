@@ -85,9 +85,8 @@ class Program:
 
     def up_to(self, position: int) -> Program:
         """The network that ends at a node."""
-        part = Program(Graph(self.graph.nodes[: position + 1], position), self.dtype, self.device)
-        vars(part)["absolute"] = self.absolute[: position + 1]  # else each part would have its own copy
-        return part
+        nodes = self.graph.nodes[: position + 1]
+        return Part(Graph(nodes, position), self.dtype, self.device, self.absolute[: position + 1])
 
     @cached_property
     def patches(self) -> dict[int, tuple[Patch, ...]]:
@@ -98,6 +97,17 @@ class Program:
         """Floating-point operations to take one row from a node back to the input."""
         nodes = self.graph.nodes[1 : position + 1]
         return float(sum(2 * node.size * max(1, getattr(node.op, "fan_in", 1)) for node in nodes))
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Program):
+    """A program whose |L| are those of a larger one, shared or restricted: it has no copies of its own."""
+
+    restricted: tuple[Affine | None, ...]
+
+    @cached_property
+    def absolute(self) -> tuple[Affine | None, ...]:
+        return self.restricted
 
 
 def prepare(graph: Graph, dtype: torch.dtype, device: torch.device | str = "cpu") -> Program:
