@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES
-from verifier.bounding.dual import Dual, Multipliers, Objective
+from tests.soundness.test_multipliers import all_elements
+from verifier.bounding.dual import Dual, Multipliers, Objective, parameter_ranges
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Elementwise
+from verifier.core.operator import Elementwise
 from verifier.core.stacked import map_tensors, pick
 from verifier.settings import AscentSettings
 
@@ -41,31 +43,38 @@ def some_question(
     return program, box, bound_nodes(program, box, "crown"), objective
 
 
-def arguments(program: Program) -> tuple[int, ...]:
-    return tuple(source for source in program.splittable if source > 0)
+def dual_of(
+    program: Program, box: Interval, found: NodeBounds, objective: Objective, index: Undecided | None = None
+) -> Dual:
+    undecided = index or undecided_elements(program, found)
+    return Dual(undecided, box, undecided.neurons(found), objective)
 
 
-def slope_ranges(program: Program, found: NodeBounds, free: Multipliers) -> tuple[Multipliers, Multipliers]:
+def start_of(dual: Dual, bounded: bool = True) -> Multipliers:
+    return initial_multipliers(dual.undecided, dual.neurons, dual.objective, bounded)
+
+
+def certain(dual: Dual, found: NodeBounds, free: Multipliers) -> Tensor:
+    undecided = dual.undecided
+    form = certain_bound(undecided.program, dual.box, found, undecided.index, dual.objective, free)
+    return form.minimum(dual.box)[:, 0]
+
+
+def slope_ranges(dual: Dual, free: Multipliers) -> tuple[Multipliers, Multipliers]:
     """The least and the greatest slopes, with nothing for the other multipliers."""
     ends: tuple[Multipliers, Multipliers] = replace(free, lower={}, upper={}), replace(free, lower={}, upper={})
-    for position in free.lower:
-        node = program.graph.nodes[position]
-        assert isinstance(node.op, Adjustable)
-        below, above = node.op.ranges(*(found.intervals[s] for s in node.inputs))
-        for one, side in zip(ends, ("lower", "upper"), strict=True):
-            one.lower[position] = getattr(below, side).expand_as(free.lower[position])
-            if above is not None:
-                one.upper[position] = getattr(above, side).expand_as(free.upper[position])
+    below, above = parameter_ranges(dual, free)
+    for one, side in zip(ends, ("lower", "upper"), strict=True):
+        one.lower.update({k: getattr(v, side).expand_as(free.lower[k]) for k, v in below.items()})
+        one.upper.update({k: getattr(v, side).expand_as(free.upper[k]) for k, v in above.items()})
     return ends
 
 
-def random_multipliers(
-    program: Program, found: NodeBounds, objective: Objective, seed: int
-) -> tuple[Multipliers, Multipliers]:
+def random_multipliers(dual: Dual, seed: int) -> tuple[Multipliers, Multipliers]:
     """Slopes anywhere in their ranges, multipliers of either sign, any weights; and sizes to vary them by."""
     generator = torch.Generator().manual_seed(seed)
-    start = initial_multipliers(program, found, objective, arguments(program))
-    low, high = slope_ranges(program, found, start)
+    start = start_of(dual)
+    low, high = slope_ranges(dual, start)
     draw = lambda like: torch.rand(like.shape, generator=generator).to(like.dtype)  # noqa: E731
     between = lambda a, b: {k: a[k] + draw(a[k]) * (b[k] - a[k]) for k in a}  # noqa: E731
     bounds = {k: draw(v) - 0.5 for k, v in start.bounds.items()}
@@ -92,8 +101,8 @@ def product(a: dict[int, Tensor], b: dict[int, Tensor]) -> Tensor:
 def test_the_gradient_agrees_with_differences(family: str, activation: str) -> None:
     """Along random directions of each group; where both one-sided differences agree, so that there is no kink."""
     program, box, found, objective = some_question(family, activation)
-    free, sizes = random_multipliers(program, found, objective, seed=5)
-    dual = Dual(program, box, found, objective)
+    dual = dual_of(program, box, found, objective)
+    free, sizes = random_multipliers(dual, seed=5)
     middle = dual.value(free)
     gradient, step, compared = dual.gradient(free), 1e-6, 0
     for name in ("lower", "upper", "bounds", "weights"):
@@ -117,11 +126,11 @@ def test_a_multiplier_at_zero_has_the_derivative_of_the_side_that_pays(family: s
     """The gradient is 0 where neither bound pays, and leads upwards where one does."""
     program, box, found, objective = some_question(family, "relu")
     tight = NodeBounds(dict(found.intervals), found.planes)
-    for source in arguments(program):  # as if split: the minimiser is outside of some
+    for source in program.splittable:  # as if split: the minimiser is outside of some
         old = tight.intervals[source]
         tight.intervals[source] = Interval(old.lower / 2 + old.upper / 2, old.upper)
-    free = initial_multipliers(program, found, objective, arguments(program))
-    dual = Dual(program, box, tight, objective)
+    dual = dual_of(program, box, tight, objective, undecided_elements(program, found))
+    free = start_of(dual)
     value, gained = dual.value(free), False
     for key, slope in dual.gradient(free).bounds.items():
         step = 1e-7 / (1 + slope.abs().amax())
@@ -141,51 +150,55 @@ def test_an_ascent_never_ends_below_its_start(family: str, activation: str, dtyp
     """Nor below the bound with the planes' own lines; and what it says it reached is what its multipliers give."""
     program, box, found, objective = some_question(family, activation, dtype, combined=1)
     plain = bound_rows(program, found, objective.rows, objective.offset, Effort()).minimum(box)[:, 0]
-    start = initial_multipliers(program, found, objective, arguments(program))
-    first = Dual(program, box, found, objective).value(start)
+    dual = dual_of(program, box, found, objective)
+    start = start_of(dual)
+    first = dual.value(start)
     slack = 2e-4 if dtype is torch.float32 else 1e-9
     size = slack * (1 + first.abs())
     assert ((first - plain) >= -size).all()
-    optimum = optimise(program, box, found, objective, start, SETTINGS)
+    optimum = optimise(dual, start, SETTINGS)
     assert (optimum.bound >= first - size).all()
-    again = Dual(program, box, found, objective).value(optimum.multipliers)
+    again = dual_of(program, box, found, objective).value(optimum.multipliers)
     torch.testing.assert_close(again, optimum.bound, rtol=slack, atol=slack)
-    certain = certain_bound(program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
-    assert (certain <= optimum.bound + size).all() and (certain >= optimum.bound - 20 * size).all()
+    proved = certain(dual, found, optimum.multipliers)
+    assert (proved <= optimum.bound + size).all() and (proved >= optimum.bound - 20 * size).all()
     assert (optimum.minimiser >= box.lower).all() and (optimum.minimiser <= box.upper).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_ascent_gains_something(family: str) -> None:
     program, box, found, objective = some_question(family, "relu")
-    start = initial_multipliers(program, found, objective, arguments(program))
-    first = Dual(program, box, found, objective).value(start)
-    optimum = optimise(program, box, found, objective, start, SETTINGS)
+    dual = dual_of(program, box, found, objective)
+    start = start_of(dual)
+    first = dual.value(start)
+    optimum = optimise(dual, start, SETTINGS)
     assert (optimum.bound > first + 1e-3).any()
 
 
 def test_proved_rows_leave_and_the_others_are_not_mixed_up() -> None:
     """Some rows are positive at once and others never: as if each were alone, up to when an ascent ends."""
     program, box, found, objective = some_question("residual", "relu")
-    base = Dual(program, box, found, objective).value(initial_multipliers(program, found, objective))
+    dual = dual_of(program, box, found, objective)
+    base = dual.value(start_of(dual, bounded=False))
     shift = torch.tensor([1.0, -50.0, 0.01, -50.0, 1.0, -0.01], dtype=torch.float64) - base
     objective = replace(objective, offset=objective.offset + shift.unsqueeze(1))
     settings = replace(SETTINGS, enough=0.0, iterations=15)
-    together = optimise(program, box, found, objective, initial_multipliers(program, found, objective), settings)
+    dual = dual_of(program, box, found, objective)
+    together = optimise(dual, start_of(dual, bounded=False), settings)
     for place in range(ROWS):
         index = torch.tensor([place])
-        own, rows = found.select(index), objective.select(index)
-        alone = optimise(program, box.select(index), own, rows, initial_multipliers(program, own, rows), settings)
+        alone = optimise(dual.select(index), start_of(dual.select(index), bounded=False), settings)
         torch.testing.assert_close(alone.bound, together.bound[index], rtol=0.05, atol=1e-6)
-        again = Dual(program, box.select(index), own, rows).value(pick(together.multipliers, index))
+        again = dual.select(index).value(pick(together.multipliers, index))
         torch.testing.assert_close(again, together.bound[index])
 
 
 def test_an_ascent_whose_time_is_up_keeps_its_start() -> None:
     program, box, found, objective = some_question("dense", "relu")
-    start = initial_multipliers(program, found, objective, arguments(program))
-    first = Dual(program, box, found, objective).value(start)
-    optimum = optimise(program, box, found, objective, start, SETTINGS, deadline=0.0)
+    dual = dual_of(program, box, found, objective)
+    start = start_of(dual)
+    first = dual.value(start)
+    optimum = optimise(dual, start, SETTINGS, deadline=0.0)
     torch.testing.assert_close(optimum.bound, first)
 
 
@@ -194,18 +207,34 @@ def test_one_domain_for_all_rows_is_the_same_as_one_each(family: str) -> None:
     program, box, found, objective = some_question(family, "sigmoid")
     index = torch.zeros(1, dtype=torch.long)
     one, wide = found.select(index), found.select(index.repeat(ROWS))
-    free, _ = random_multipliers(program, one, objective, seed=8)
-    for make in (
-        lambda b, f: Dual(program, b, f, objective).value(free),
-        lambda b, f: certain_bound(program, b, f, objective, free).minimum(b)[:, 0],
-    ):
-        torch.testing.assert_close(make(box.select(index), one), make(box.select(index.repeat(ROWS)), wide))
+    narrow = dual_of(program, box.select(index), one, objective)
+    broad = dual_of(program, box.select(index.repeat(ROWS)), wide, objective)
+    free, _ = random_multipliers(narrow, seed=8)
+    torch.testing.assert_close(narrow.value(free), broad.value(free))
+    torch.testing.assert_close(certain(narrow, one, free), certain(broad, wide, free))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky", "abs"])
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"gated"}))  # products are never settled
+def test_settled_elements_cost_nothing(family: str, activation: str) -> None:
+    """The bound is the same where settled elements have multipliers as well: their planes leave nothing to choose."""
+    program, box, _, objective = some_question(family, activation)
+    box = Interval(box.lower[:1], box.lower[:1] + 0.3)
+    found = bound_nodes(program, box, "crown")
+    dual = dual_of(program, box, found, objective)
+    every = dual_of(program, box, found, objective, all_elements(program, found))
+    some = sum(len(index) for index in dual.undecided.index.values())
+    assert some < sum(len(index) for index in every.undecided.index.values())
+    torch.testing.assert_close(dual.value(start_of(dual)), every.value(start_of(every)))
+    one, other = dual.minimiser(), every.minimiser()
+    for position, value in one.items():
+        torch.testing.assert_close(value, other[position])
 
 
 def test_what_is_not_a_number_proves_nothing() -> None:
     """Infinite bounds of a neuron: no bound, or a valid one, and never an error."""
     program, box, found, objective = some_question("dense", "relu", torch.float32)
-    source = arguments(program)[0]
+    source = next(source for source in program.splittable if source > 0)
     known = found.intervals[source]
     for lower, upper in ((-torch.inf, torch.inf), (torch.nan, 1.0), (0.0, torch.inf)):
         intervals = {**found.intervals, source: Interval(known.lower.clone(), known.upper.clone())}
@@ -215,9 +244,9 @@ def test_what_is_not_a_number_proves_nothing() -> None:
             if isinstance(node.op, Elementwise):
                 planes[position] = node.op.relax(*(intervals[s] for s in node.inputs))
         loose = NodeBounds(intervals, planes)
-        start = initial_multipliers(program, loose, objective, arguments(program))
-        optimum = optimise(program, box, loose, objective, start, SETTINGS)
-        bound = certain_bound(program, box, loose, objective, optimum.multipliers).minimum(box)[:, 0]
+        dual = dual_of(program, box, loose, objective)
+        optimum = optimise(dual, start_of(dual), SETTINGS)
+        bound = certain(dual, loose, optimum.multipliers)
         sampled = box.lower + torch.rand(200, *box.lower.shape) * (box.upper - box.lower)
         best = torch.full((ROWS,), torch.inf, dtype=torch.float64)
         for x in sampled:

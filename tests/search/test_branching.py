@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.search.questions import ACTIVATIONS, SHAPES, Small, query_of, random_parts, small_graph
-from verifier.bounding.dual import Dual
+from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
@@ -33,15 +33,17 @@ def roots_of(graph: Graph, seed: int) -> tuple[Kept, Subproblems, Dual]:
     limits = Limits(float("inf"), 1 << 30)
     task = Task(problem, program, lambda: program, SETTINGS, limits, lambda points, which: False)
     kept, roots = Root(task, problem.real).subproblems()
-    found = kept.node_bounds(roots)
-    objective = objective_of(problem, program, roots.problem, roots.disjunct)
-    dual = Dual(program, roots.box, found, objective)
-    dual.value(dual.projected(kept.expand(roots.multipliers, found)))
-    return kept, roots, dual
+    return kept, roots, dual_of(kept, roots, objective_of(problem, program, roots.problem, roots.disjunct))
 
 
-def choices_of(kept: Kept, domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
-    return estimate(kept, domains, dual, most, 1.5)
+def dual_of(kept: Kept, domains: Subproblems, objective: Objective) -> Dual:
+    dual = kept.dual(domains, objective)
+    dual.value(dual.projected(kept.multipliers(domains)))
+    return dual
+
+
+def choices_of(domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
+    return estimate(domains, dual, most, 1.5)
 
 
 def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
     values = kept.program.graph.evaluate_all(x.reshape(-1, *kept.program.graph.input_shape))
     box = domains.box.reshape(len(domains), 1, -1)
     found = ((x >= box.lower) & (x <= box.upper)).all(2)
-    for source, index in kept.index.items():
+    for source, index in kept.undecided.index.items():
         own, value = domains.neurons[source], values[source].flatten(1)[:, index]
         found &= ((value >= own.lower.unsqueeze(1)) & (value <= own.upper.unsqueeze(1))).all(2)
     return found
@@ -59,7 +61,7 @@ def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> None:
     kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
-    choices = choices_of(kept, roots, dual)
+    choices = choices_of(roots, dual)
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(300, 2, generator=generator)
     assert bool((choices.score[:, 0] > -torch.inf).any())
@@ -86,7 +88,7 @@ def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> 
 def test_every_possible_split_makes_progress(activation: str, shape: str) -> None:
     """Each child is smaller than its parent, in one neuron or input, and lies in it."""
     kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
-    choices = choices_of(kept, roots, dual)
+    choices = choices_of(roots, dual)
     for rank in range(choices.place.shape[1]):
         possible = choices.score[:, rank] > -torch.inf
         parents = pick(roots, possible)
@@ -110,7 +112,7 @@ def test_a_neuron_whose_readers_have_different_kinks() -> None:
     first = b.dense(0, 3)
     b.dense(b.same(Add((1, 1, 1)), b.same(Relu(), first), b.same(Clip(0.5, 1.5), first), b.same(Sigmoid(), first)), 2)
     kept, roots, _ = roots_of(b.graph(), 1)
-    source = next(iter(kept.index))
+    source = next(iter(kept.undecided.index))
     roots = pick(roots, slice(0, 4))
     lower, upper = torch.tensor([-1.0, 0.25, 0.75, 2.0]), torch.tensor([1.0, 2.0, 2.0, 3.0])
     neurons = Interval(lower.unsqueeze(1).repeat(1, 3), upper.unsqueeze(1).repeat(1, 3))
@@ -126,11 +128,10 @@ def test_inputs_are_split_where_the_coefficients_are_zero() -> None:
     for width in (0.5, 1e-3, 1e-6):
         box = Interval(torch.zeros_like(roots.box.lower), torch.full_like(roots.box.lower, width))
         narrow = roots.replace(box=box, neurons=none)
-        dual = Dual(kept.program, box, kept.node_bounds(narrow), dual.objective)
-        dual.value(dual.projected(kept.expand(narrow.multipliers, dual.found)))
+        dual = dual_of(kept, narrow, dual.objective)
         assert dual.rows is not None
         dual.rows = torch.zeros_like(dual.rows)
-        assert (choices_of(kept, narrow, dual).score[:, 0] > -torch.inf).all(), width
+        assert (choices_of(narrow, dual).score[:, 0] > -torch.inf).all(), width
 
 
 def test_a_point_cannot_be_split() -> None:
@@ -138,6 +139,5 @@ def test_a_point_cannot_be_split() -> None:
     point = Interval(roots.box.lower, roots.box.lower)
     none = {k: Interval(torch.ones_like(v.lower), torch.ones_like(v.lower)) for k, v in roots.neurons.items()}
     fixed = roots.replace(box=point, neurons=none)
-    dual = Dual(kept.program, point, kept.node_bounds(fixed), dual.objective)
-    dual.value(dual.projected(kept.expand(fixed.multipliers, dual.found)))
-    assert (choices_of(kept, fixed, dual).score == -torch.inf).all()
+    dual = dual_of(kept, fixed, dual.objective)
+    assert (choices_of(fixed, dual).score == -torch.inf).all()

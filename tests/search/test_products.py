@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.search.questions import Part, Small, query_of, values_at
 from tests.search.test_neurons import outcome_of, search_of
+from verifier.bounding.dual import Dual, Multipliers
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.core.graph import Graph
 from verifier.core.operator import Adjustable, Sloped
 from verifier.core.problem import build_problem
-from verifier.core.stacked import pick
+from verifier.core.stacked import cast
 from verifier.ops import Add, Exp, LogSumExp, Multiply, Relu
 from verifier.search.neurons import objective_of
+from verifier.search.subproblems import short
 from verifier.settings import AscentSettings
 
 GRID = 101
@@ -82,18 +85,23 @@ def test_optimised_bounds_are_below_the_grid_and_parameters_serve(name: str, see
         program = kept.program
         nothing = torch.zeros(1, dtype=torch.long)
         objective, box = objective_of(problem, program, nothing, nothing), problem.box.reshape(1, *graph.input_shape)
-        start = initial_multipliers(program, kept.base, objective)
+        undecided, neurons = kept.undecided, kept.undecided.neurons(kept.base)
+        start = initial_multipliers(undecided, neurons, objective)
         several = [p for p in start.lower if not isinstance(graph.nodes[p].op, Sloped)]
         assert several and all(isinstance(graph.nodes[p].op, Adjustable) for p in start.lower)
         settings = AscentSettings(iterations=0, enough=float("inf"))
-        first = optimise(program, box, kept.base, objective, start, settings).bound
+        dual = Dual(undecided, box, neurons, objective)
+        first = optimise(dual, start, settings).bound
+
+        def certain(free: Multipliers) -> Tensor:
+            return certain_bound(program, box, kept.base, undecided.index, objective, free).minimum(box)[:, 0]
+
         settings = AscentSettings(iterations=40, enough=float("inf"))
-        best = optimise(program, box, kept.base, objective, start, settings)
-        certain = certain_bound(program, box, kept.base, objective, best.multipliers).minimum(box)[:, 0]
-        assert float(certain) <= 1e-6 and float(best.bound) >= float(first)
-        again = kept.expand(kept.compress(pick(best.multipliers, nothing)), kept.base)
-        close = certain_bound(program, box, kept.base, objective, again).minimum(box)[:, 0]
-        torch.testing.assert_close(close, certain, rtol=0.05, atol=0.05)
+        best = optimise(dual, start, settings)
+        bound = certain(best.multipliers)
+        assert float(bound) <= 1e-6 and float(best.bound) >= float(first)
+        close = certain(cast(short(best.multipliers), torch.float32))
+        torch.testing.assert_close(close, bound, rtol=0.05, atol=0.05)
 
 
 @each
@@ -106,11 +114,11 @@ def test_parameters_gain_something(name: str) -> None:
             kept, problem = search_of(graph, query).kept, build_problem(query, torch.float32, "cpu")
             nothing = torch.zeros(1, dtype=torch.long)
             objective = objective_of(problem, kept.program, nothing, nothing)
-            box, base = problem.box.reshape(1, *graph.input_shape), kept.base
+            box, neurons = problem.box.reshape(1, *graph.input_shape), kept.undecided.neurons(kept.base)
             bounds = []
             for iterations in (0, 40):
-                start = initial_multipliers(kept.program, base, objective)
+                start = initial_multipliers(kept.undecided, neurons, objective)
                 settings = AscentSettings(iterations=iterations, enough=float("inf"))
-                bounds.append(float(optimise(kept.program, box, base, objective, start, settings).bound))
+                bounds.append(float(optimise(Dual(kept.undecided, box, neurons, objective), start, settings).bound))
             gains.append(bounds[1] - bounds[0])
     assert max(gains) > 1e-3

@@ -21,6 +21,7 @@ from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.undecided import Reader, Undecided, undecided_elements
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.operator import Adjustable, Elementwise, Sloped
@@ -72,18 +73,31 @@ def some_objective(program: Program, count: int, combined: int, generator: torch
     return Objective(rows, torch.randn(count, combined, generator=generator).to(dtype))
 
 
+def all_elements(program: Program, found: NodeBounds) -> Undecided:
+    """As if nothing were decided: multipliers of any elements are valid."""
+    readers, index = {}, {}
+    for position in found.planes:
+        node = program.graph.nodes[position]
+        assert isinstance(node.op, Elementwise)
+        every, unused = torch.arange(node.size), tuple(torch.zeros(1, node.size) for _ in node.inputs)
+        readers[position] = Reader(node.op.elements(every, node.shape), node.inputs, every, node.size, unused, None)
+        index.update(dict.fromkeys(node.inputs, every))
+    return Undecided(program, readers, index)
+
+
 def wild_multipliers(
-    program: Program, found: NodeBounds, objective: Objective, generator: torch.Generator
+    undecided: Undecided, found: NodeBounds, objective: Objective, generator: torch.Generator
 ) -> Multipliers:
     """Parameters anywhere in their ranges and, but for a Relu, beyond; multipliers of either sign, a few of them huge;
     weights that add up to anything."""
-    start = initial_multipliers(program, found, objective, program.splittable)
+    neurons = undecided.neurons(found)
+    start = initial_multipliers(undecided, neurons, objective, bounded=True)
     for group, side in ((start.lower, 0), (start.upper, 1)):
         for position, value in group.items():
-            node = program.graph.nodes[position]
-            op = node.op
+            reader = undecided.readers[position]
+            op = reader.op
             assert isinstance(op, Adjustable)
-            span = op.ranges(*(found.intervals[source] for source in node.inputs))[side]
+            span = op.ranges(*(neurons[source] for source in reader.sources))[side]
             assert span is not None
             share = torch.rand(value.shape, generator=generator).to(value.dtype)
             if not isinstance(op, Relu):
@@ -106,8 +120,9 @@ def check(program: Program, box: Interval, values: Values, points: list[list[lis
     compared = 0
     for combined in (1, 3):
         objective = some_objective(program, len(box.lower), combined, generator)
-        free = wild_multipliers(program, found, objective, generator)
-        form = certain_bound(program, box, found, objective, free)
+        undecided = all_elements(program, found) if combined == 1 else undecided_elements(program, found)
+        free = wild_multipliers(undecided, found, objective, generator)
+        form = certain_bound(program, box, found, undecided.index, objective, free)
         minimum = form.minimum(box)
         for place in range(len(box.lower)):
             ends = {s: [fractions(e[place]) for e in (i.lower, i.upper)] for s, i in found.intervals.items()}
@@ -190,12 +205,13 @@ def test_a_charge_alone_where_rounding_dominates(dtype: str, monkeypatch: pytest
     count = 200
     generator = torch.Generator().manual_seed(2)
     objective = some_objective(program, count, 1, generator)
-    free = initial_multipliers(program, found, objective, program.splittable)
+    undecided = all_elements(program, found)
+    free = initial_multipliers(undecided, undecided.neurons(found), objective, bounded=True)
     for multiplier in free.bounds.values():
         multiplier.copy_(torch.randn(multiplier.shape, generator=generator) * 1e6)
 
     def wrong() -> int:
-        bound = certain_bound(program, box, found, objective, free).minimum(box)[:, 0]
+        bound = certain_bound(program, box, found, undecided.index, objective, free).minimum(box)[:, 0]
         exact = [margin(objective, free.weights, place, value) for place in range(count)]
         return sum(Fraction(float(b)) > e for b, e in zip(bound, exact, strict=True))
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual, Multipliers, parameter_ranges, project
-from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.program import Program
+from verifier.core.choose import negative
+from verifier.core.interval import Interval
 from verifier.core.operator import Adjustable, Adjusted
 from verifier.core.rounding import tiny
 from verifier.core.stacked import pick
@@ -27,18 +27,18 @@ class Ascent:
     coefficient of the neuron it is a step. Adam, which forgets these sizes, needs two to four times as many iterations
     for the same bound."""
 
-    def __init__(self, program: Program, found: NodeBounds, free: Multipliers, settings: AscentSettings) -> None:
-        self.program, self.found, self.settings = program, found, settings
-        self.steps = 0
-        self.ranges = parameter_ranges(program, found, free)
+    def __init__(self, dual: Dual, free: Multipliers, settings: AscentSettings) -> None:
+        self.settings, self.steps = settings, 0
+        self.ranges = parameter_ranges(dual, free)
+        self.widths = {source: _width(box) for source, box in dual.neurons.items()}
         self.momentum = tuple({k: torch.zeros_like(v) for k, v in group.items()} for group in free.groups()[:3])
 
     def select(self, index: Tensor) -> Ascent:
         chosen = copy.copy(self)
-        chosen.found = self.found.select(index)
-        own = lambda v: v if len(v.lower) == 1 else v.select(index)  # noqa: E731
+        own = lambda box: box if len(box.lower) == 1 else box.select(index)  # noqa: E731
         below, above = ({k: own(v) for k, v in group.items()} for group in self.ranges)
         chosen.ranges = below, above
+        chosen.widths = {k: v if len(v) == 1 else v[index] for k, v in self.widths.items()}
         chosen.momentum = pick(self.momentum, index)
         return chosen
 
@@ -49,20 +49,21 @@ class Ascent:
             for key, value in free.groups()[place].items():
                 if key not in dual.lines:
                     continue
-                op = self.program.graph.nodes[key].op
-                assert isinstance(op, Adjustable)
-                size = self._span(key, dual.planes[key][place]) * dual.lines[key].rows.abs()
-                reach = (ranges[key].upper - ranges[key].lower) * op.pace
-                move = self._move(place, key, gradient.groups()[place][key] * reach / (size + tiny(value.dtype)))
+                reader = dual.undecided.readers[key]
+                assert isinstance(reader.op, Adjustable)
+                span = self._span(reader.sources, dual.planes[key][place])
+                size = torch.addcmul(torch.full_like(span, tiny(value.dtype)), span, dual.lines[key].rows.abs())
+                reach = (ranges[key].upper - ranges[key].lower) * reader.op.pace
+                move = self._move(place, key, gradient.groups()[place][key] * reach / size)
                 value.add_(move, alpha=self.settings.slope_rate * decay)
         for key, value in free.bounds.items():
             coefficient = self._coefficient(key, dual)
             if coefficient is None:
                 continue
-            move = self._move(2, key, gradient.bounds[key] * coefficient / self._width(key))
+            move = self._move(2, key, gradient.bounds[key] * coefficient / self.widths[key])
             moved = torch.add(value, move, alpha=self.settings.bound_rate * decay)
             # a multiplier that would change sides stops at 0, where the other bound takes over
-            value.copy_(torch.where(moved * value < 0, 0.0, moved))
+            value.copy_(moved * (1 - negative(moved * value)))
         if free.weights.shape[1] > 1:
             slope = gradient.weights
             largest = slope.abs().amax(1, keepdim=True).clamp(min=tiny(slope.dtype))
@@ -70,23 +71,22 @@ class Ascent:
             free.weights.div_(free.weights.sum(1, keepdim=True))
         project(free, *self.ranges)
 
-    def _span(self, position: int, plane: Adjusted | None) -> Tensor:
+    def _span(self, sources: tuple[int, ...], plane: Adjusted | None) -> Tensor:
         """How much a parameter can move its plane, at most, or nearly."""
-        sources = self.program.graph.nodes[position].inputs
         if plane is None or plane.turns is None:
-            return self._width(sources[0])
-        spans = [turn.abs() * self._width(source) for turn, source in zip(plane.turns, sources, strict=True)]
+            return self.widths[sources[0]]
+        spans = [turn.abs() * self.widths[source] for turn, source in zip(plane.turns, sources, strict=True)]
         return torch.stack(spans).sum(0) / 2
 
-    def _width(self, position: int) -> Tensor:
-        box = self.found.intervals[position]
-        return (box.upper - box.lower).clamp(min=tiny(box.lower.dtype))
-
-    def _coefficient(self, position: int, dual: Dual) -> Tensor | None:
+    def _coefficient(self, source: int, dual: Dual) -> Tensor | None:
         """How much the neuron's readers weigh."""
-        readers = [r for r in self.program.graph.consumers[position] if r in dual.lines]
-        sizes = [dual.lines[reader].rows.abs() for reader in readers]
-        return torch.stack(sizes).sum(0) if sizes else None
+        readers = dual.graph.consumers[source]
+        sizes = [dual.lines[reader].rows.abs() for reader in readers if reader in dual.lines]
+        return sum(sizes[1:], sizes[0]) if sizes else None
 
     def _move(self, place: int, key: int, direction: Tensor) -> Tensor:
         return self.momentum[place][key].mul_(MOMENTUM).add_(torch.nan_to_num(direction, nan=0.0))
+
+
+def _width(box: Interval) -> Tensor:
+    return (box.upper - box.lower).clamp(min=tiny(box.lower.dtype))

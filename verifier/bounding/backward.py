@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.program import Program
+from verifier.core.choose import choose, negative
 from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
@@ -51,6 +52,16 @@ class LinearForm:
         return value - (self.debt + 4 * unit(rows.dtype) * (value.abs() + self.bias.abs())) * SAFETY
 
 
+@dataclass(frozen=True, eq=False)
+class Charge:
+    """Multipliers b `[batch, spec, k]` of the bounds of the elements at flat positions `index` `[k]` of a node:
+    b > 0 adds  b (lower - z) <= 0  to the rows, b < 0 adds  b (upper - z) <= 0  (Lagrangian; the splits of beta-CROWN,
+    Wang 2021, are bounds like any other)."""
+
+    index: Tensor
+    multipliers: Tensor
+
+
 def backward(
     program: Program,
     start: dict[int, Tensor],
@@ -58,20 +69,19 @@ def backward(
     bounds: dict[int, Interval],
     planes: dict[int, Planes],
     exact_start: bool = True,
-    multipliers: dict[int, Tensor] | None = None,
+    charges: dict[int, Charge] | None = None,
 ) -> LinearForm:
     """Rows `start[node]` `[batch, spec, *shape]` (over one or several nodes) plus `bias` `[batch, spec]`, bounded below
     by a linear form over the input.
 
     `bounds` hold the arguments of every affine node crossed, `planes` those of every nonlinear one; their batch is the
     rows' batch or 1. `exact_start`: the starting coefficients are exact; else each is off by one rounding.
-    `multipliers` `[batch, spec, *shape]` of the bounds of some nodes: b > 0 adds  b (lower - z) <= 0  to the rows,
-    b < 0 adds  b (upper - z) <= 0  (Lagrangian; the splits of beta-CROWN, Wang 2021, are bounds like any other).
+    `charges`: by node, multipliers of bounds of its elements.
     """
     walk = Walk(program, start, bias, bounds, planes, 0 if exact_start else 1)
     for position in range(max(start), 0, -1):
-        if multipliers is not None and position in multipliers:
-            walk.charge(position, multipliers[position])
+        if charges is not None and position in charges:
+            walk.charge(position, charges[position])
         if position in walk.pending:
             walk.cross(position)
     return walk.arrive()
@@ -123,17 +133,18 @@ class Walk:
             self._cross_affine(position, rows)
         del self.roundings[position]
 
-    def charge(self, position: int, multiplier: Tensor) -> None:
-        """Add  b (lower - z)  or  b (upper - z)  for a node z, b = `multiplier`; roundings go to the debt."""
-        box = self.bounds[position]
-        gain = multiplier.clamp(min=0) * box.lower.unsqueeze(1) + multiplier.clamp(max=0) * box.upper.unsqueeze(1)
-        # where b is 0 an infinite bound says nothing
-        gain = flat(torch.where(multiplier == 0, 0.0, gain), 2)
+    def charge(self, position: int, charge: Charge) -> None:
+        """Add  b (lower - z)  or  b (upper - z)  for some elements of a node; roundings go to the debt."""
+        node, box, b = self.program.graph.nodes[position], self.bounds[position], charge.multipliers
+        lower, upper = (flat(end).index_select(1, charge.index).unsqueeze(1) for end in (box.lower, box.upper))
+        gain = b.clamp(min=0) * lower + b.clamp(max=0) * upper
+        gain = torch.where(b == 0, 0.0, gain)  # where b is 0 an infinite bound says nothing
         self.bias = self.bias + gain.sum(2)
-        node = self.program.graph.nodes[position]
-        self.debt = self.debt + gain.abs().sum(2) * gamma(node.size + 3, gain.dtype)
-        self.debt = self.debt + self.bias.abs() * (2 * unit(gain.dtype)) + tiny(gain.dtype) * node.size
-        self._send(position, -multiplier, 0)
+        self.debt = self.debt + gain.abs().sum(2) * gamma(b.shape[2] + 3, gain.dtype)
+        self.debt = self.debt + self.bias.abs() * (2 * unit(gain.dtype)) + tiny(gain.dtype) * b.shape[2]
+        whole = torch.zeros((*b.shape[:2], node.size), dtype=b.dtype, device=b.device)
+        whole.scatter_(2, charge.index.expand(b.shape), -b)
+        self._send(position, whole.reshape(*b.shape[:2], *node.shape), 0)
 
     def _cross_affine(self, position: int, rows: Tensor) -> None:
         node = self.program.graph.nodes[position]
@@ -174,29 +185,29 @@ class Walk:
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
         node, planes = self.program.graph.nodes[position], self.planes[position]
         count = _terms(node.size) + self.roundings[position] + 3
-        negative = rows.clamp(max=0)
-        high = _times(negative, planes.upper_intercept)
+        falling = rows.clamp(max=0)
+        high = _times(falling, planes.upper_intercept)
         self.bias = self.bias + high
         if planes.lower_intercept is None:
             self.debt = self.debt + high.abs() * gamma(count, rows.dtype)
         else:
-            positive = rows - negative
-            self.bias = self.bias + _times(positive, planes.lower_intercept)
-            error = _times(positive, planes.lower_intercept.abs()) - _times(negative, planes.upper_intercept.abs())
+            rising = rows - falling
+            self.bias = self.bias + _times(rising, planes.lower_intercept)
+            error = _times(rising, planes.lower_intercept.abs()) - _times(falling, planes.upper_intercept.abs())
             self.debt = self.debt + error * gamma(count, rows.dtype)
         self.debt = self.debt + self.bias.abs() * (3 * unit(rows.dtype))
         if planes.simple:
             # A l + A- (u - l), two fused passes. With l in {0, 1}, u in [0, 1] and u >= 1/2 where l = 1, the result is
             # at least half of each term, so all roundings are relative to it.
             low, up = planes.lower_slopes[0].unsqueeze(1), planes.upper_slopes[0].unsqueeze(1)
-            sent = torch.addcmul(rows * low, negative, up - low)
+            sent = torch.addcmul(rows * low, falling, up - low)
             self._send(node.inputs[0], sent, self.roundings[position] + 8)
             return
-        takes_upper = rows < 0
+        takes_upper = negative(rows)
         for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
             slope = _per_row(low, rows)
             if up is not low:  # parallel planes share theirs
-                slope = torch.where(takes_upper, _per_row(up, rows), slope)
+                slope = choose(takes_upper, _per_row(up, rows), slope)
             self._send(source, rows * slope, self.roundings[position] + 1)
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> None:

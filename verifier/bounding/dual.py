@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.program import Program
+from verifier.bounding.undecided import Undecided, finite
+from verifier.core.choose import choose, negative, positive
 from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Affine, Elementwise
+from verifier.core.operator import Adjustable, Adjusted, Affine, Planes
 from verifier.core.stacked import pick
 
 
@@ -40,12 +40,18 @@ class Objective:
     def select(self, index: Tensor) -> Objective:
         return pick(self, index)
 
+    def combined(self, weights: Tensor) -> dict[int, Tensor]:
+        """The combinations, by node `[n, *shape]`."""
+        if weights.shape[1] == 1:
+            return {position: rows[:, 0] for position, rows in self.rows.items()}
+        return {position: torch.einsum("nk,nk...->n...", weights, rows) for position, rows in self.rows.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    """All `[n, *shape]`: `lower`, `upper` parameters of the planes of each adjustable node (slopes, where it has one
-    argument); `bounds` by argument of a nonlinear node, positive on its lower bound, negative on its upper one.
-    `weights` `[n, k]` on the simplex."""
+    """Of the undecided elements, all `[n, k]`: `lower`, `upper` parameters of the planes of each adjustable node
+    (slopes, where it has one argument); `bounds` by argument of a nonlinear node, positive on its lower bound, negative
+    on its upper one. `weights` `[n, k]` on the simplex."""
 
     lower: dict[int, Tensor] = field(default_factory=dict)
     upper: dict[int, Tensor] = field(default_factory=dict)
@@ -62,14 +68,9 @@ class Multipliers:
                 value[index] = others[key]
 
 
-def arguments_of(program: Program, found: NodeBounds, position: int) -> tuple[Interval, ...]:
-    """Bounds of a node's arguments."""
-    return tuple(found.intervals[source] for source in program.graph.nodes[position].inputs)
-
-
 @dataclass(frozen=True, eq=False)
-class LinesInUse:
-    """At a nonlinear node: the coefficients `rows` `[n, *shape]` of its value, and the line that each element takes,
+class Lines:
+    """At a nonlinear node: the coefficients `rows` `[n, k]` of its undecided elements, and the line that each takes,
     the upper one where its coefficient is negative."""
 
     rows: Tensor
@@ -80,42 +81,56 @@ class LinesInUse:
 class Dual:
     """The bound as a function of the multipliers, and its gradient, in plain arithmetic.
 
-    The box is `[n, *input]` or `[1, *input]`; `found` likewise."""
+    The box is `[n, *input]` or `[1, *input]`; `neurons` `[n or 1, k]`: bounds of the undecided arguments."""
 
-    def __init__(self, program: Program, box: Interval, found: NodeBounds, objective: Objective) -> None:
-        self.program, self.box, self.found, self.objective = program, box, found, objective
+    def __init__(self, undecided: Undecided, box: Interval, neurons: dict[int, Interval], objective: Objective) -> None:
+        self.undecided, self.box, self.neurons, self.objective = undecided, box, finite(neurons), objective
+        self.graph = undecided.program.graph
         self.top = max(objective.rows)
-        self.lines: dict[int, LinesInUse] = {}
-        self._visited: list[int] = []
-        self.rows: Tensor | None = None
+        self.lines: dict[int, Lines] = {}
+        self.rows: Tensor | None = None  # over the input
         self.planes: dict[int, tuple[Adjusted, Adjusted | None]] = {}
+        self._visited: list[int] = []
+        self._relaxed: dict[int, Planes] = {}
+        self._places: dict[int, Tensor] = {}
 
     def select(self, index: Tensor) -> Dual:
-        box = self.box if self.box.shape[0] == 1 else self.box.select(index)
-        return Dual(self.program, box, self.found.select(index), self.objective.select(index))
+        own = lambda box: box if box.shape[0] == 1 else box.select(index)  # noqa: E731
+        neurons = {source: own(box) for source, box in self.neurons.items()}
+        return Dual(self.undecided.select(index), own(self.box), neurons, self.objective.select(index))
+
+    def boxes(self, position: int) -> tuple[Interval, ...]:
+        """Bounds of the undecided arguments of a nonlinear node."""
+        return tuple(self.neurons[source] for source in self.undecided.readers[position].sources)
+
+    def relaxed(self, position: int) -> Planes:
+        """The planes of the undecided elements of a nonlinear node, as they are without a parameter."""
+        if position not in self._relaxed:
+            self._relaxed[position] = self.undecided.readers[position].op.relax(*self.boxes(position))
+        return self._relaxed[position]
 
     def projected(self, free: Multipliers) -> Multipliers:
         """The multipliers with every parameter moved into its range (in place)."""
-        project(free, *parameter_ranges(self.program, self.found, free))
+        project(free, *parameter_ranges(self, free))
         return free
 
     def value(self, free: Multipliers) -> Tensor:
         """The bound of each row, `[n]`."""
         self._visited = []
         bias = (free.weights * self.objective.offset).sum(1)
-        pending = {k: torch.einsum("nk,nk...->n...", free.weights, v) for k, v in self.objective.rows.items()}
+        pending = self.objective.combined(free.weights)
         for position in range(self.top, 0, -1):
             if position in free.bounds and position in pending:
                 bias = bias + self._charge(position, free.bounds[position], pending)
             if position not in pending:
                 continue
             self._visited.append(position)
-            node, rows = self.program.graph.nodes[position], pending.pop(position)
+            node, rows = self.graph.nodes[position], pending.pop(position)
             if isinstance(node.op, Constant):
                 bias = bias + flat(rows) @ node.op.value.flatten()
                 continue
-            if isinstance(node.op, Elementwise):
-                gain, sent = self._bend(position, node.op, rows, free)
+            if position in self.undecided.readers:
+                gain, sent = self._bend(position, rows, free)
                 bias = bias + gain
             else:
                 assert isinstance(node.op, Affine)
@@ -128,60 +143,84 @@ class Dual:
         self.rows = pending.get(0)
         if self.rows is None:
             return bias
-        lower, upper = self.box.lower, self.box.upper
-        return bias + flat(torch.where(self.rows > 0, self.rows * lower, self.rows * upper)).sum(1)
+        middle, half = self.box.lower / 2 + self.box.upper / 2, self.box.upper / 2 - self.box.lower / 2
+        return bias + _dot(self.rows, middle) - _dot(self.rows.abs(), half)
 
     def _charge(self, position: int, multiplier: Tensor, pending: dict[int, Tensor]) -> Tensor:
-        box = self.found.intervals[position]
-        pending[position] = pending[position] - multiplier
-        end = torch.where(multiplier > 0, box.lower, box.upper)
-        return flat(torch.where(multiplier == 0, 0.0, multiplier * end)).sum(1)
+        rows, box = pending[position], self.neurons[position]
+        index = self.undecided.index[position].expand(len(multiplier), -1)
+        pending[position] = torch.scatter_add(flat(rows), 1, index, -multiplier).reshape(rows.shape)
+        return (multiplier.clamp(min=0) * box.lower + multiplier.clamp(max=0) * box.upper).sum(1)
 
-    def _bend(
-        self, position: int, op: Elementwise, rows: Tensor, free: Multipliers
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _bend(self, position: int, rows: Tensor, free: Multipliers) -> tuple[Tensor | float, tuple[Tensor, ...]]:
         """Cross a nonlinear node: what the bias gains, and the rows over its arguments. Notes the lines in use."""
-        planes = self.found.planes[position]
-        above = rows < 0
-        lower_slopes, upper_slopes = planes.lower_slopes, planes.upper_slopes
-        low, high = planes.lower_intercept, planes.upper_intercept
-        if position in free.lower:
-            assert isinstance(op, Adjustable)
-            boxes, upper = arguments_of(self.program, self.found, position), None
-            lower = op.lower_plane(free.lower[position], *boxes)
-            lower_slopes, low = lower.slopes, None if low is None else lower.intercept
-            if position in free.upper:
-                upper = op.upper_plane(free.upper[position], *boxes)
-                upper_slopes, high = upper.slopes, upper.intercept
-            self.planes[position] = lower, upper
-        slopes = tuple(torch.where(above, u, s) for s, u in zip(lower_slopes, upper_slopes, strict=True))
-        intercept = torch.where(above, high, 0.0 if low is None else low)
-        self.lines[position] = LinesInUse(rows, slopes, intercept)
-        return flat(rows * intercept).sum(1), tuple(rows * slope for slope in slopes)
+        reader, whole = self.undecided.readers[position], flat(rows)
+        own = reader.gather(whole)
+        (lower_slopes, low), (upper_slopes, high) = self._sides(position, free)
+        below = negative(own)
+        slopes = tuple(choose(below, u, s) for s, u in zip(lower_slopes, upper_slopes, strict=True))
+        self.lines[position] = Lines(own, slopes, choose(below, high, low))
+        gain = (own * self.lines[position].intercept).sum(1)
+        if reader.offset is not None:
+            gain = gain + _dot(whole, reader.offset)
+        sent = (
+            reader.scatter(own if reader.whole else whole * settled, own * slope)
+            for settled, slope in zip(reader.slopes, slopes, strict=True)
+        )
+        return gain, tuple(part.reshape(rows.shape) for part in sent)
+
+    def _sides(
+        self, position: int, free: Multipliers
+    ) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
+        """Slopes and intercept of the planes below and above."""
+        op, planes = self.undecided.readers[position].op, self.relaxed(position)
+        low = torch.zeros_like(planes.upper_intercept) if planes.lower_intercept is None else planes.lower_intercept
+        below, above = (planes.lower_slopes, low), (planes.upper_slopes, planes.upper_intercept)
+        if position not in free.lower:
+            return below, above
+        assert isinstance(op, Adjustable)
+        boxes, upper = self.boxes(position), None
+        lower = op.lower_plane(free.lower[position], *boxes)
+        if position in free.upper:
+            upper = op.upper_plane(free.upper[position], *boxes)
+            above = upper.slopes, upper.intercept
+        self.planes[position] = lower, upper
+        return (lower.slopes, lower.intercept), above
 
     def corner(self) -> Tensor:
         """The minimiser's input, `[n, *input]`."""
         count = len(self.objective.offset)
         if self.rows is None:
             return (self.box.lower / 2 + self.box.upper / 2).expand(count, *self.box.lower.shape[1:])
-        return torch.where(self.rows > 0, self.box.lower, self.box.upper)
+        return choose(negative(self.rows), self.box.upper, self.box.lower)
 
     def minimiser(self) -> dict[int, Tensor]:
-        """Its value `[n, *shape]` at every node that the rows came through."""
-        values = {0: self.corner()}
+        """Its value `[n, *shape]` at every node that the rows came through. Notes the places of undecided arguments."""
+        values, self._places = {0: self.corner()}, {}
         for position in reversed(self._visited):
-            node = self.program.graph.nodes[position]
+            node = self.graph.nodes[position]
             if isinstance(node.op, Constant):
                 values[position] = node.op.value.expand(len(values[0]), *node.shape)
-            elif isinstance(node.op, Elementwise):
-                lines = self.lines[position]
-                values[position] = lines.intercept
-                for source, slope in zip(node.inputs, lines.slopes, strict=True):
-                    values[position] = torch.addcmul(values[position], slope, values[source])
+            elif position in self.undecided.readers:
+                values[position] = self._follow(position, values)
             else:
                 assert isinstance(node.op, Affine)
                 values[position] = node.op.evaluate(*(values[source] for source in node.inputs))
         return values
+
+    def _follow(self, position: int, values: dict[int, Tensor]) -> Tensor:
+        """The value of a nonlinear node on its lines."""
+        reader, lines = self.undecided.readers[position], self.lines[position]
+        whole, own = reader.offset, lines.intercept
+        for source, settled, slope in zip(reader.sources, reader.slopes, lines.slopes, strict=True):
+            if source not in self._places:
+                self._places[source] = reader.gather(values[source])
+            own = torch.addcmul(own, slope, self._places[source])
+            if not reader.whole:
+                product = flat(values[source]) * settled
+                whole = product if whole is None else whole + product
+        value = own if reader.whole or whole is None else reader.scatter(whole, own)
+        return value.reshape(values[reader.sources[0]].shape)
 
     def gradient(self, free: Multipliers) -> Multipliers:
         """Derivatives at the multipliers of the last `value`, of the same shapes."""
@@ -191,36 +230,46 @@ class Dual:
             if position not in self.lines:
                 lower[position] = torch.zeros_like(free.lower[position])
                 continue
-            places = [values[source] for source in self.program.graph.nodes[position].inputs]
+            places = [self._places[source] for source in self.undecided.readers[position].sources]
             rows, (below, above) = self.lines[position].rows, self.planes[position]
             lower[position] = rows.clamp(min=0) * below.rise(*places)
             if above is not None:
                 upper[position] = rows.clamp(max=0) * above.rise(*places)
         for position, multiplier in free.bounds.items():
-            if position not in values:
+            if position in self._places:
+                bounds[position] = _bound_slope(multiplier, self._places[position], self.neurons[position])
+            else:
                 bounds[position] = torch.zeros_like(multiplier)
-                continue
-            z, box = values[position], self.found.intervals[position]
-            lacking, over = (box.lower - z), (box.upper - z)
-            # at 0 either side may start to pay: the lower bound where z is below it, the upper where z is above it
-            at_zero = lacking.clamp(min=0) + over.clamp(max=0)
-            slope = torch.where(multiplier == 0, at_zero, torch.where(multiplier > 0, lacking, over))
-            bounds[position] = torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
-        weights = self.objective.offset.clone()
-        for position, rows in self.objective.rows.items():
-            weights = weights + torch.einsum("nk...,n...->nk", rows, values[position])
+        weights = self.objective.offset
+        if weights.shape[1] > 1:
+            for position, rows in self.objective.rows.items():
+                weights = weights + torch.einsum("nk...,n...->nk", rows, values[position])
         return Multipliers(lower, upper, bounds, weights)
 
 
-def parameter_ranges(
-    program: Program, found: NodeBounds, free: Multipliers
-) -> tuple[dict[int, Interval], dict[int, Interval]]:
+def _bound_slope(multiplier: Tensor, place: Tensor, box: Interval) -> Tensor:
+    """By the multiplier of an element's bounds: at 0 either side may start to pay, the lower bound where the place is
+    below it, the upper one where it is above that."""
+    lacking, over = box.lower - place, box.upper - place
+    low, high = positive(multiplier), negative(multiplier)
+    at_zero = lacking.clamp(min=0) + over.clamp(max=0)
+    return choose(low, lacking, choose(high, over, at_zero))
+
+
+def _dot(rows: Tensor, vector: Tensor) -> Tensor:
+    """`[n, *shape]` by `[n or 1, *shape]` to `[n]`."""
+    if len(vector) == 1:
+        return flat(rows) @ vector.flatten()
+    return (flat(rows) * flat(vector)).sum(1)
+
+
+def parameter_ranges(dual: Dual, free: Multipliers) -> tuple[dict[int, Interval], dict[int, Interval]]:
     """Of the lower and of the upper parameters, by node."""
     below, above = {}, {}
     for position in free.lower:
-        op = program.graph.nodes[position].op
+        op = dual.undecided.readers[position].op
         assert isinstance(op, Adjustable)
-        below[position], over = op.ranges(*arguments_of(program, found, position))
+        below[position], over = op.ranges(*dual.boxes(position))
         if over is not None:
             above[position] = over
     return below, above

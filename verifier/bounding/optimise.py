@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import Ascent
-from verifier.bounding.backward import LinearForm, backward
-from verifier.bounding.dual import Dual, Multipliers, Objective, arguments_of
+from verifier.bounding.backward import Charge, LinearForm, backward
+from verifier.bounding.dual import Dual, Multipliers, Objective
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
+from verifier.bounding.undecided import Undecided, elements_of, finite
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Adjustable, Planes, Sloped
@@ -43,40 +44,30 @@ class Optimum:
 
 
 def initial_multipliers(
-    program: Program, found: NodeBounds, objective: Objective, bounded: tuple[int, ...] = ()
+    undecided: Undecided, neurons: dict[int, Interval], objective: Objective, bounded: bool = False
 ) -> Multipliers:
-    """Where an ascent starts: the slopes of the planes, no multiplier on the bounds of the nodes `bounded`, equal
-    weights."""
+    """Where an ascent starts: the parameters of the planes, and equal weights; if `bounded`, with multipliers of the
+    neurons' bounds, which are 0."""
     count, combined = objective.offset.shape
-    start = max(objective.rows)
+    start, neurons = max(objective.rows), finite(neurons)
     fill = lambda value: value.expand(count, *value.shape[1:]).clone()  # noqa: E731
     lower, upper = {}, {}
-    for position, planes in found.planes.items():
-        op = program.graph.nodes[position].op
-        if position > start or not isinstance(op, Adjustable):
+    for position, reader in undecided.readers.items():
+        if position > start or not isinstance(reader.op, Adjustable):
             continue
-        below, above = op.parameters(planes)
+        boxes = tuple(neurons[source] for source in reader.sources)
+        below, above = reader.op.parameters(reader.op.relax(*boxes))
         lower[position] = fill(below)
-        if op.ranges(*arguments_of(program, found, position))[1] is not None:
+        if reader.op.ranges(*boxes)[1] is not None:
             upper[position] = fill(above)
-    bounds = {k: torch.zeros_like(fill(found.intervals[k].lower)) for k in bounded if k <= start}
+    bounds = {k: torch.zeros_like(fill(box.lower)) for k, box in neurons.items() if bounded and 0 < k <= start}
     weights = torch.full_like(objective.offset, 1.0 / combined)
     return Multipliers(lower, upper, bounds, weights)
 
 
-def optimise(
-    program: Program,
-    box: Interval,
-    found: NodeBounds,
-    objective: Objective,
-    multipliers: Multipliers,
-    settings: AscentSettings,
-    deadline: float = float("inf"),
-) -> Optimum:
-    """Ascend from `multipliers` (which are overwritten). Rows whose bound is clearly positive are left where they are.
-
-    `box` `[n, *input]` and `found` have the batch of the rows, or 1."""
-    count = len(objective.offset)
+def optimise(dual: Dual, multipliers: Multipliers, settings: AscentSettings, deadline: float = float("inf")) -> Optimum:
+    """Ascend from `multipliers` (which are overwritten). Rows whose bound is clearly positive stay where they are."""
+    count, program = len(dual.objective.offset), dual.undecided.program
     everything = torch.arange(count, device=program.device)
     best = Optimum(
         torch.full((count,), -torch.inf, dtype=program.dtype, device=program.device),
@@ -84,8 +75,7 @@ def optimise(
         torch.zeros((count, *program.graph.input_shape), dtype=program.dtype, device=program.device),
     )
     active, free = everything, multipliers
-    dual = Dual(program, box, found, objective)
-    ascent = Ascent(program, found, free, settings)
+    ascent = Ascent(dual, free, settings)
     if free.bounds:
         _settle(dual, free)
     dual.projected(free)
@@ -126,9 +116,9 @@ def _settle(dual: Dual, free: Multipliers) -> None:
     free.lower.update({position: slope.clone() for position, slope in old.items()})
     dual.projected(free)
     for position, slope in free.lower.items():
-        node = dual.program.graph.nodes[position]
-        source = node.inputs[0]
-        if isinstance(node.op, Sloped) and source in free.bounds and position in rows:
+        reader = dual.undecided.readers[position]
+        source = reader.sources[0]
+        if isinstance(reader.op, Sloped) and source in free.bounds and position in rows:
             free.bounds[source].add_(rows[position] * (slope - old[position]))
     better = value > dual.value(free)
     free.put(better, pick(plain, better))
@@ -140,13 +130,21 @@ def _settled(previous: Tensor, bound: Tensor, iteration: int) -> bool:
 
 
 def certain_bound(
-    program: Program, box: Interval, found: NodeBounds, objective: Objective, multipliers: Multipliers
+    program: Program,
+    box: Interval,
+    found: NodeBounds,
+    index: dict[int, Tensor],
+    objective: Objective,
+    multipliers: Multipliers,
 ) -> LinearForm:
-    """The linear form `[n, 1]` of each row at these multipliers, with every rounding accounted for."""
+    """The linear form `[n, 1]` of each row at these multipliers, with every rounding accounted for.
+
+    `box` `[n, *input]` and `found` have the batch of the rows, or 1; `index` `[k]`, by argument of a nonlinear node:
+    the elements that have multipliers."""
     shared = box.shape[0] == 1 and all(len(v.upper_intercept) == 1 for v in found.planes.values())
     axis = 0 if shared else 1  # rows of one domain go side by side, else each has a domain of its own
     planes = {
-        k: _tilted(program, k, v, found, multipliers, axis) if k in multipliers.lower else v
+        k: _tilted(program, k, v, found, index, multipliers, axis) if k in multipliers.lower else v
         for k, v in found.planes.items()
     }
     start, bias = _certain_start(objective, multipliers.weights, found)
@@ -157,7 +155,7 @@ def certain_bound(
         found.intervals,
         planes,
         objective.exact and objective.offset.shape[1] == 1,
-        {k: v.unsqueeze(axis) for k, v in multipliers.bounds.items()},
+        {k: Charge(index[k], v.unsqueeze(axis)) for k, v in multipliers.bounds.items()},
     )
     if shared:
         form = LinearForm(*(part.transpose(0, 1) for part in (form.coefficients, form.bias, form.debt)))
@@ -165,21 +163,34 @@ def certain_bound(
 
 
 def _tilted(
-    program: Program, position: int, planes: Planes, found: NodeBounds, multipliers: Multipliers, axis: int
+    program: Program,
+    position: int,
+    planes: Planes,
+    found: NodeBounds,
+    index: dict[int, Tensor],
+    multipliers: Multipliers,
+    axis: int,
 ) -> Planes:
     """The planes of an adjustable node with the chosen parameters, one of each for every row."""
-    op = program.graph.nodes[position].op
+    node, below = program.graph.nodes[position], multipliers.lower[position]
+    chosen = index[node.inputs[0]]
+    op = node.op.elements(chosen, node.shape)  # type: ignore[attr-defined]
     assert isinstance(op, Adjustable)
-    wide = tuple(
-        Interval(box.lower.unsqueeze(1), box.upper.unsqueeze(1)) for box in arguments_of(program, found, position)
-    )
-    below = multipliers.lower[position].unsqueeze(axis)
-    plane = op.lower_plane(below, *wide)
-    low = None if planes.lower_intercept is None else plane.intercept.expand_as(below)
+    boxes = tuple(elements_of(found.intervals[source], chosen) for source in node.inputs)
+
+    def put(whole: Tensor, values: Tensor) -> Tensor:
+        rows = flat(whole).expand(len(below), -1)
+        put = torch.scatter(rows, 1, chosen.expand(below.shape), values.expand(below.shape))
+        return put.reshape(-1, *node.shape).unsqueeze(axis)
+
+    plane = op.lower_plane(below, *boxes)
+    slopes = tuple(map(put, planes.lower_slopes, plane.slopes))
+    low = None if planes.lower_intercept is None else put(planes.lower_intercept, plane.intercept)
     if position not in multipliers.upper:
-        return Planes(plane.slopes, low, planes.upper_slopes, planes.upper_intercept)
-    upper = op.upper_plane(multipliers.upper[position].unsqueeze(axis), *wide)
-    return Planes(plane.slopes, low, upper.slopes, upper.intercept)
+        return Planes(slopes, low, planes.upper_slopes, planes.upper_intercept)
+    plane = op.upper_plane(multipliers.upper[position], *boxes)
+    above = tuple(map(put, planes.upper_slopes, plane.slopes))
+    return Planes(slopes, low, above, put(planes.upper_intercept, plane.intercept))
 
 
 def _certain_start(objective: Objective, weights: Tensor, found: NodeBounds) -> tuple[dict[int, Tensor], Tensor]:

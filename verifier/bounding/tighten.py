@@ -13,12 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import Objective
+from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.engine import at_origin, carry
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.program import Program
+from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
@@ -83,9 +84,12 @@ def optimised_ends(program: Program, box: Interval, settings: AscentSettings, me
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         objective = Objective({source: end_rows(program, source, index)}, box.lower.new_zeros(2 * len(index), 1))
-        start = initial_multipliers(program, found, objective)
-        optimum = optimise(program, box, found, objective, start, settings, deadline)
-        lower, upper = certain_bound(program, box, found, objective, optimum.multipliers).minimum(box).reshape(2, -1)
+        undecided = undecided_elements(program, found)
+        neurons = undecided.neurons(found)
+        dual = Dual(undecided, box, neurons, objective)
+        optimum = optimise(dual, initial_multipliers(undecided, neurons, objective), settings, deadline)
+        form = certain_bound(program, box, found, undecided.index, objective, optimum.multipliers)
+        lower, upper = form.minimum(box).reshape(2, -1)
         return lower, -upper
 
     elements = FLOATS_PER_ELEMENT * program.number_size

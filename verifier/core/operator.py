@@ -135,6 +135,11 @@ class Elementwise(Op):
         """Where tighter input bounds could still tighten the planes: a mask `[batch, *shape]`."""
         return torch.ones_like(inputs[0].lower, dtype=torch.bool)
 
+    def elements(self, index: Tensor, shape: tuple[int, ...]) -> Elementwise:
+        """The function of the elements at flat positions `index` `[k]` of a node of shape `shape`, for values `[n, k]`:
+        another one only where elements have constants of their own."""
+        return self
+
     def kinks(self) -> tuple[float, ...] | None:
         """Of a continuous f of one argument that is straight but for bends: their places, ascending. Else None."""
         return None

@@ -10,6 +10,7 @@ padding or cropping the wide side to exactly what the windows span.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from verifier.core.regions import Local, Regions, Shape
 
-FEW_CHANNELS = 4
+FEW_CHANNELS = 8
 
 _CORRELATE = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 _SPREAD = {
@@ -107,7 +108,7 @@ class Window:
         return _pad(x, [(-begin, wide + begin - span) for begin, span, wide in ends])
 
     def _interleaves(self, weight: Tensor) -> bool:
-        """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layer on images,
+        """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layers on images,
         for which the library's transposed convolution reaches a tenth of its usual rate."""
         plain = self.groups == 1 and self.dilation == (1, 1)
         return plain and self.stride[0] == self.stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS
@@ -121,7 +122,9 @@ class Window:
         parts = padded.reshape(out, channels, taps[0], stride, taps[1], stride).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
         parts = parts.reshape(channels * stride**2, out, *taps)
         sums = torch.nn.functional.conv2d(x, parts, None, 1, tuple(tap - 1 for tap in taps))
-        full = torch.nn.functional.pixel_shuffle(sums, stride)
+        full = x.new_empty(len(x), channels, *(size * stride for size in sums.shape[2:]))
+        for row, column in itertools.product(range(stride), repeat=2):  # twice as fast as `pixel_shuffle`
+            full[:, :, row::stride, column::stride] = sums[:, row * stride + column :: stride**2]
         ends = zip(self.begin, full.shape[2:], self.wide, strict=True)
         return _pad(full, [(-begin, wide + begin - size) for begin, size, wide in ends])
 

@@ -78,6 +78,10 @@ class LeakyRelu(Scalar):
 
     slope: Tensor
 
+    def elements(self, index: Tensor, shape: tuple[int, ...]) -> LeakyRelu:
+        one = self.slope.numel() == 1
+        return LeakyRelu(self.slope.reshape(()) if one else self.slope.expand(shape).flatten()[index])
+
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return torch.where(inputs[0] >= 0, inputs[0], inputs[0] * self.slope)
 

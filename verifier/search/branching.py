@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual
-from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Sloped
@@ -30,15 +29,12 @@ class Choices:
     score: Tensor
 
 
-def estimate(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
+def estimate(domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
     """The neurons whose relaxation costs the bound most: coefficient times width of the relaxation at the branch point
     (the intercept term of BaBSR, Bunel 2020). Inputs come after all neurons, by  |coefficient| width ^ exponent.
 
     `dual` holds the lines that the subproblems' bounds use."""
-    scores = []
-    for source, index in kept.index.items():
-        score = neuron_scores(kept.program, dual, source)
-        scores.append(flat(score)[:, index])
+    scores = [neuron_scores(dual, source) for source in dual.undecided.index]
     neurons = torch.cat(scores, 1) if scores else domains.bound.new_zeros(len(domains), 0)
     inputs = _input_scores(domains, dual, exponent)
     both = torch.cat([torch.where(neurons > 0, neurons, -torch.inf), inputs], 1)  # any neuron before any input
@@ -46,30 +42,33 @@ def estimate(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: 
     return Choices(place, score)
 
 
-def most_costly(kept: Kept, dual: Dual, count: int) -> dict[int, Tensor]:
+def most_costly(dual: Dual, count: int) -> dict[int, Tensor]:
     """By node, a mask `[n, size]` of the `count` neurons of each subproblem whose relaxation costs the bound most."""
-    scores = {source: flat(neuron_scores(kept.program, dual, source)) for source in kept.index}
+    scores = {source: neuron_scores(dual, source) for source in dual.undecided.index}
     every = torch.cat(list(scores.values()), 1)
     least = every.topk(min(count, every.shape[1]), 1).values[:, -1:].clamp(min=torch.finfo(every.dtype).tiny)
-    return {source: score >= least for source, score in scores.items()}
+    masks = {}
+    for source, score in scores.items():
+        mask = torch.zeros(len(score), dual.graph.nodes[source].size, dtype=torch.bool, device=score.device)
+        masks[source] = mask.index_copy_(1, dual.undecided.index[source], score >= least)
+    return masks
 
 
-def neuron_scores(program: Program, dual: Dual, source: int) -> Tensor:
-    """`[n, *shape]`: what splitting each element of a node could gain; 0 where it cannot be split."""
-    box = dual.found.intervals[source]
-    total = torch.zeros_like(box.lower)
-    for reader in program.graph.consumers[source]:
-        op = program.graph.nodes[reader].op
-        if not isinstance(op, Sloped) or reader not in dual.lines:
+def neuron_scores(dual: Dual, source: int) -> Tensor:
+    """`[n, k]`: what splitting each undecided element of an argument could gain; 0 where it cannot be split."""
+    box, count = dual.neurons[source], len(dual.objective.offset)
+    total = torch.zeros_like(box.lower).expand(count, -1)
+    for reader in dual.graph.consumers[source]:
+        if reader not in dual.lines or not isinstance(dual.undecided.readers[reader].op, Sloped):
             continue
-        lines = dual.lines[reader]
+        op, lines, planes = dual.undecided.readers[reader].op, dual.lines[reader], dual.relaxed(reader)
+        assert isinstance(op, Sloped)
         point = op.branch_point(box)
         possible = op.unstable(box) & (box.lower < point) & (point < box.upper)
-        planes = dual.found.planes[reader]
         low = 0.0 if planes.lower_intercept is None else planes.lower_intercept
         gap = (planes.upper_slopes[0] - planes.lower_slopes[0]) * point + planes.upper_intercept - low
-        gap = gap * torch.where(lines.rows < 0, -lines.rows, LOWER_WEIGHT * lines.rows)
-        total = total + torch.where(possible, torch.nan_to_num(gap, nan=0.0), 0.0)
+        gap = gap * (LOWER_WEIGHT * lines.rows.clamp(min=0) - lines.rows.clamp(max=0))
+        total = total + torch.nan_to_num(gap, nan=0.0) * possible
     return total
 
 
@@ -88,7 +87,7 @@ def split(kept: Kept, domains: Subproblems, place: Tensor) -> Subproblems:
     """Both parts of each subproblem, all left parts first; together they are the whole."""
     left_neurons, right_neurons = dict(domains.neurons), dict(domains.neurons)
     first = 0
-    for source, index in kept.index.items():
+    for source, index in kept.undecided.index.items():
         here = (place >= first) & (place < first + len(index))
         if bool(here.any()):
             left_neurons[source], right_neurons[source] = _split_neurons(kept, domains, source, here, place - first)

@@ -9,10 +9,10 @@ import torch
 from verifier.backends.child import ChildSolver
 from verifier.backends.exact import obstacle, solve
 from verifier.backends.protocol import Budget
+from verifier.bounding.undecided import undecided_elements
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 from verifier.search.root import Root
-from verifier.search.subproblems import Kept
 from verifier.search.task import Outcome, Task
 
 MOST_UNDECIDED = 128  # neurons: with more of them, linear programs seldom end in time
@@ -26,7 +26,7 @@ def decide_exactly(task: Task) -> Outcome | None:
     if int(problem.real.sum()) > MOST_PAIRS:
         return None
     root = Root(task, problem.real)
-    if Kept(task.program, root.found).count > MOST_UNDECIDED:
+    if undecided_elements(task.program, root.found).count > MOST_UNDECIDED:
         return None
     for number, (which, disjunct) in enumerate(root.pairs.tolist()):
         found, box = root.found.select(slice(which, which + 1)), root.box.select(slice(which, which + 1))

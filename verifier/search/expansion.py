@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import Dual, Multipliers, Objective
+from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import Optimum, certain_bound, optimise
@@ -23,7 +23,7 @@ from verifier.core.stacked import cast, join, pick
 from verifier.search.branching import estimate, most_costly, split
 from verifier.search.measured import rise_of
 from verifier.search.rows import clip_by
-from verifier.search.subproblems import Kept, Subproblems
+from verifier.search.subproblems import Kept, Subproblems, short
 from verifier.search.task import Candidates, Limits
 from verifier.settings import SearchSettings
 
@@ -60,6 +60,7 @@ class Expander:
         self.kept, self.program, self.objective = kept, kept.program, objective
         self.settings, self.limits = settings, limits
         self.candidates, self.precise = candidates, precise
+        self._index = kept.undecided.index
 
     @property
     def most(self) -> int:
@@ -73,23 +74,19 @@ class Expander:
         none, before = pick(domains, slice(0, 0)), domains.bound
         objective = self.objective(domains)
         found = self._refreshed(domains, objective) if refresh else self._propagated(domains)
-        domains = domains.replace(neurons=self.kept.neurons(found))
+        domains = domains.replace(neurons=self.kept.undecided.neurons(found))
         whole = (~domains.contradicts()).nonzero().flatten()
         if len(whole) < len(domains):
             domains, found, objective = pick(domains, whole), found.select(whole), objective.select(whole)
         lacking, raised = rise_of(before, torch.zeros_like(before))  # as for one that contradicts itself
         if not len(domains):
             return Expanded(none, none, False, lacking, raised)
-        free = self.kept.expand(domains.multipliers, found)
-        optimum = optimise(
-            self.program, domains.box, found, objective, free, self.settings.ascent, self.limits.deadline
-        )
-        form = certain_bound(self.program, domains.box, found, objective, optimum.multipliers)
+        dual = self.kept.dual(domains, objective)
+        optimum = optimise(dual, self.kept.multipliers(domains), self.settings.ascent, self.limits.deadline)
+        form = certain_bound(self.program, domains.box, found, self._index, objective, optimum.multipliers)
         bound = self._recheck(domains, found, objective, optimum, form.minimum(domains.box)[:, 0])
         lacking, raised = rise_of(domains.bound, bound)
-        domains = domains.replace(
-            bound=torch.fmax(bound, domains.bound), multipliers=self.kept.compress(optimum.multipliers)
-        )
+        domains = domains.replace(bound=torch.fmax(bound, domains.bound), multipliers=short(optimum.multipliers))
         still = (~(bound.isfinite() & (bound > 0))).nonzero().flatten()
         if len(still) and self.candidates(optimum.minimiser[still], domains.problem[still]):
             return Expanded(pick(domains, still), none, True, lacking, raised)
@@ -97,8 +94,9 @@ class Expander:
         still = still[flat(domains.box.lower <= domains.box.upper).all(1)[still]]
         if not len(still):
             return Expanded(none, none, False, lacking, raised)
-        parts = pick(domains, still), found.select(still), objective.select(still), pick(optimum.multipliers, still)
-        return Expanded(*self._branch(*parts, levels), False, lacking, raised)
+        dual = self.kept.dual(pick(domains, still), objective.select(still))
+        dual.value(dual.projected(pick(optimum.multipliers, still)))
+        return Expanded(*self._branch(pick(domains, still), dual, levels), False, lacking, raised)
 
     def _recheck(
         self, domains: Subproblems, found: NodeBounds, objective: Objective, optimum: Optimum, bound: Tensor
@@ -110,29 +108,24 @@ class Expander:
         wide = lambda part: cast(part, torch.float64)  # noqa: E731
         box, known = wide(domains.box.select(close)), wide(found.select(close))
         rows, multipliers = wide(objective.select(close)), wide(pick(optimum.multipliers, close))
-        form = certain_bound(self.precise(), box, known, rows, multipliers)
+        form = certain_bound(self.precise(), box, known, self._index, rows, multipliers)
         return bound.index_copy(0, close, narrow_down(form.minimum(box)[:, 0], bound.dtype))
 
     def _refreshed(self, domains: Subproblems, objective: Objective) -> NodeBounds:
         """Bounds of the nodes, computed anew for the neurons that the parent's bound relies on most."""
-        inherited = self.kept.node_bounds(domains)
-        dual = Dual(self.program, domains.box, inherited, objective)
-        dual.value(dual.projected(self.kept.expand(domains.multipliers, inherited)))
-        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(self.kept, dual, REFRESHED))
-        return bound_nodes(self.program, domains.box, "crown", inherited.intervals, effort)
+        dual = self.kept.dual(domains, objective)
+        dual.value(dual.projected(self.kept.multipliers(domains)))
+        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(dual, REFRESHED))
+        return bound_nodes(self.program, domains.box, "crown", self.kept.intervals(domains), effort)
 
     def _propagated(self, domains: Subproblems) -> NodeBounds:
         """Bounds of the nodes, inherited and by interval arithmetic. That costs little and shows most subproblems that
         contradict themselves, which otherwise are split down to points."""
         return bound_nodes(self.program, domains.box, "interval", self.kept.intervals(domains))
 
-    def _branch(
-        self, domains: Subproblems, found: NodeBounds, objective: Objective, free: Multipliers, levels: int
-    ) -> tuple[Subproblems, Subproblems]:
+    def _branch(self, domains: Subproblems, dual: Dual, levels: int) -> tuple[Subproblems, Subproblems]:
         """Children, and the subproblems that cannot be split."""
-        dual = Dual(self.program, domains.box, found, objective)
-        dual.value(dual.projected(free))
-        choices = estimate(self.kept, domains, dual, levels, self.settings.width_exponent)
+        choices = estimate(domains, dual, levels, self.settings.width_exponent)
         possible = choices.score[:, 0] > -torch.inf
         left, rest = pick(domains, ~possible), possible.nonzero().flatten()
         domains, choices = pick(domains, rest), pick(choices, rest)

@@ -28,7 +28,7 @@ class NeuronSearch(Driver[Subproblems]):
     """A search from `roots`, which `kept` describes."""
 
     def __init__(self, kept: Kept, roots: Subproblems, task: Task) -> None:
-        size = 2 * kept.program.graph.nodes[0].size * 4 + kept.count * 16 + 100
+        size = 2 * kept.program.graph.nodes[0].size * 4 + kept.undecided.count * 16 + 100
         super().__init__(task, roots, max(1, task.limits.memory // 4 // size))
         self.kept = kept
         rows = lambda domains: objective_of(task.problem, kept.program, domains.problem, domains.disjunct)  # noqa: E731

@@ -15,6 +15,7 @@ from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
+from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.stacked import join
 from verifier.search.branching import neuron_scores
@@ -93,14 +94,19 @@ class Root:
         objective = objective_of(self.problem, self.program, which, slot)
         found = self.found.select(which)
         box = self.box if len(self.box.lower) == 1 else self.box.select(which)
-        start = initial_multipliers(self.program, found, objective)
-        optimum = optimise(self.program, box, found, objective, start, self.settings.root, self.limits.deadline)
-        dual = Dual(self.program, box, found, objective)
+        undecided = undecided_elements(self.program, found)
+        neurons = undecided.neurons(found)
+        dual = Dual(undecided, box, neurons, objective)
+        start = initial_multipliers(undecided, neurons, objective)
+        optimum = optimise(dual, start, self.settings.root, self.limits.deadline)
         dual.value(dual.projected(optimum.multipliers))
-        for source in self.program.splittable:
-            scores = at_origin(self.program, source, neuron_scores(self.program, dual, source))
-            self.influence[self.program.origins[source]].index_add_(0, which, flat(scores).expand(len(which), -1))
-        bound = certain_bound(self.program, box, found, objective, optimum.multipliers).minimum(box)[:, 0]
+        for source, index in undecided.index.items():
+            node = self.program.graph.nodes[source]
+            scores = box.lower.new_zeros(len(which), node.size).index_copy_(1, index, neuron_scores(dual, source))
+            scores = at_origin(self.program, source, scores.reshape(-1, *node.shape))
+            self.influence[self.program.origins[source]].index_add_(0, which, flat(scores))
+        form = certain_bound(self.program, box, found, undecided.index, objective, optimum.multipliers)
+        bound = form.minimum(box)[:, 0]
         lost = torch.where(bound > 0, 0.0, optimum.bound - bound)
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
         return bound
