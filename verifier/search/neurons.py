@@ -44,7 +44,8 @@ class NeuronSearch(Driver[Subproblems]):
         expanded = self.expander.expand(domains, refresh, self._levels(len(domains)))
         seconds = time.monotonic() - began
         self.refreshing.note(refresh, len(domains), expanded.lacking, expanded.raised, seconds)
-        self.batch.note(len(domains), seconds)
+        if not refresh:  # new bounds take several times as long: only like is compared with like
+            self.batch.note(len(domains), seconds)
         self.least = seconds  # the next batch is hardly smaller
         self.leftover.append(expanded.stuck)
         return domains, expanded.children, expanded.stuck, expanded.found
