@@ -30,7 +30,7 @@ from verifier.settings import AscentSettings
 CHECK_EVERY = 5  # iterations between looks at which rows are proved and which multipliers are the best so far
 DROPPED_SHARE = 0.25  # proved rows leave the loop when they are at least this share of it
 AFTERWARDS = 3.0  # iterations' time that is kept for this one and for what is made of the result
-ENOUGH_GAIN = 0.02  # of the bounds' size, between two looks: an ascent that gains less is over
+ENOUGH_GAIN = 0.01  # of the bounds' size, between two looks: an ascent that gains less is over
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +125,9 @@ def _settle(dual: Dual, free: Multipliers) -> None:
 
 
 def _settled(previous: Tensor, bound: Tensor, iteration: int) -> bool:
-    """Whether the last iterations gained little for every row."""
-    return iteration > 0 and bool((bound - previous <= ENOUGH_GAIN * bound.abs()).all())
+    """Whether the last iterations gained little, on average."""
+    gain = ((bound - previous) / bound.abs().clamp(min=tiny(bound.dtype))).clamp(max=1.0)
+    return iteration > 0 and not float(gain.mean()) > ENOUGH_GAIN
 
 
 def certain_bound(
