@@ -125,6 +125,7 @@ CASES: dict[str, list[NodeProto]] = {
     ],
     "lrn": [mixed, node("Unsqueeze", ("z", "first"), ("u",)), node("LRN", ("u",), size=3, alpha=0.5, beta=0.75)],
     "lp-pool": one("LpPool", kernel_shape=[2], strides=[2], p=2),
+    **{f"lp-normalization{p}": one("LpNormalization", axis=1, p=p) for p in (1, 2)},
     "hardmax": one("Hardmax", axis=2),
     "triangle": [mixed, node("Trilu", ("z",), ("u",), upper=0), node("Softmax", ("u",), axis=1)],
     "floor": [mixed, node("Floor", ("z",), ("f",)), node("Sub", ("z", "f"))],

@@ -11,8 +11,8 @@ from verifier.errors import UnsupportedError
 from verifier.frontend.onnx_ops.lowering import along, broadcast, reshape, scale
 from verifier.frontend.onnx_ops.reductions import add_up
 from verifier.frontend.onnx_ops.registry import Call, operator
-from verifier.frontend.onnx_ops.values import Value, Variable
-from verifier.ops import Abs, Add, Clip, Multiply, Power, Reciprocal
+from verifier.frontend.onnx_ops.values import Value, Variable, known
+from verifier.ops import Abs, Add, Clip, IsNonzero, Multiply, Power, Reciprocal, Where
 
 
 @operator("BatchNormalization", since=7)
@@ -88,15 +88,15 @@ def local_response_normalization(call: Call) -> Value:
 
 @operator("LpNormalization")
 def lp_normalization(call: Call) -> Value:
-    value, order = call.variable(0), call.attribute("p", 2)
+    """x over its norm along an axis; 0 where that is 0."""
+    value = call.variable(0)
     axis = call.axis(len(value.shape), -1)
-    if order == 1:
-        total = add_up(call, call.emit(Abs(), value), [axis])
-        inverse = call.emit(Reciprocal(), call.emit(Clip(0.0, np.inf), total))
-    else:
-        squares = call.emit(Clip(0.0, np.inf), add_up(call, call.emit(Power(2.0), value), [axis]))
-        inverse = call.emit(Power(-0.5), squares)
-    return call.emit(Multiply(), value, broadcast(call, inverse, value.shape))
+    absolute = call.attribute("p", 2) == 1
+    size = call.emit(Abs() if absolute else Power(2.0), value)
+    total = call.emit(Clip(0.0, np.inf), add_up(call, size, [axis]))  # whatever bounds say
+    total = broadcast(call, total, value.shape)
+    share = call.emit(Multiply(), value, call.emit(Reciprocal() if absolute else Power(-0.5), total))
+    return call.emit(Where(), call.emit(IsNonzero(), total), share, call.materialise(known(np.zeros(value.shape))))
 
 
 def _standardised(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
