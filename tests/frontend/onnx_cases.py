@@ -359,6 +359,21 @@ RESIZE = [
         for nearest in (("floor", "ceil", "round_prefer_floor", "round_prefer_ceil") if mode == "nearest" else ("",))
         for scales in ((2.0, 3.0), (0.5, 1.5))
     ),
+    *(
+        Case(
+            "Resize",
+            (1, 2, 6, 5),
+            ("x", np.zeros(0, np.float32), np.array([1, 1, *scales], np.float32)),
+            {"mode": "cubic", **attributes},
+        )
+        for scales in ((2.0, 3.0), (0.5, 1.5))
+        for attributes in (
+            {},
+            {"cubic_coeff_a": -0.5},
+            {"exclude_outside": 1},
+            {"coordinate_transformation_mode": "align_corners"},
+        )
+    ),
     Case("Resize", (1, 2, 3, 4), ("x", None, None, whole(1, 2, 5, 9)), {"mode": "linear"}),
     Case("Resize", (1, 2, 3, 4), ("x", np.array([1, 1, 2, 2], np.float32)), {"mode": "nearest"}, opsets=(10,)),
     Case("Upsample", (1, 2, 3, 4), ("x", np.array([1, 1, 2, 3], np.float32)), {"mode": "nearest"}, opsets=(9,)),
