@@ -15,12 +15,12 @@ from tests.frontend.onnx_models import load_nodes
 from tests.search.questions import query_of, values_at
 from tests.soundness.rows import ROWS, Row, defined_operators
 from tests.soundness.test_bounds import DTYPES, Values, assert_inside, exact_values, of_node, points_of, some_boxes
-from tests.soundness.test_multipliers import KEPT, check, margin, some_objective
+from tests.soundness.test_multipliers import KEPT, check, margin, some_objective, with_planes
 from verifier.backends.exact import obstacle, solve
-from verifier.bounding.dual import Dual
 from verifier.bounding.engine import Effort, bound_nodes, output_interval
 from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import prepare
+from verifier.bounding.undecided import undecided_elements
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
@@ -124,7 +124,9 @@ def test_optimised(name: str, dtype: str) -> None:
     asked = Asked(ROWS[name], dtype)
     assert check(asked.program, asked.box, asked.values, asked.points, seed=7) >= 2 * KEPT * len(asked.box.lower)
     objective = some_objective(asked.program, len(asked.box.lower), 1, torch.Generator().manual_seed(1))
-    free = initial_multipliers(asked.program, bound_nodes(asked.program, asked.box, "crown"), objective)
+    found = bound_nodes(asked.program, asked.box, "crown")
+    undecided = undecided_elements(asked.program, found)
+    free = initial_multipliers(undecided, undecided.neurons(found), objective)
     assert (asked.position in free.lower) == (support(type(ROWS[name].op))["optimised"] == YES)
 
 
@@ -137,24 +139,22 @@ def test_split(name: str, dtype: str) -> None:
     program, sources = asked.program, asked.graph.nodes[asked.position].inputs
     found = bound_nodes(program, asked.box, "crown")
     objective = some_objective(program, len(asked.box.lower), 1, torch.Generator().manual_seed(1))
-    free = initial_multipliers(program, found, objective, program.splittable)
-    dual = Dual(program, asked.box, found, objective)
-    dual.value(free)
-    score = torch.stack([neuron_scores(program, dual, source).flatten(1) for source in sources])
-    if support(type(asked.graph.nodes[asked.position].op))["split"] == NO:
-        assert not bool((score > 0).any())
-        return
-    assert bool((score > 0).any())
     kept, every = Kept(program, found), torch.arange(len(asked.box.lower))
     whole = whole_boxes(kept, objective, asked.box, every, torch.zeros_like(every), torch.zeros(len(every)))
-    (source,) = sources
-    first = sum(len(index) for node, index in kept.index.items() if node < source)
-    chosen = score[0][:, kept.index[source]].argmax(1)
-    parts = split(kept, whole, first + chosen)
-    known, twice = kept.node_bounds(parts), objective.select(parts.problem)
-    start = initial_multipliers(program, known, twice, program.splittable)
-    bounds = certain_bound(program, parts.box, known, twice, start)
-    lowest, elements = bounds.minimum(parts.box)[:, 0], kept.index[source][chosen]
+    dual = kept.dual(whole, objective)
+    dual.value(dual.projected(kept.multipliers(whole)))
+    scores = [neuron_scores(dual, source) for source in sources]
+    if support(type(asked.graph.nodes[asked.position].op))["split"] == NO:
+        assert not any(bool((score > 0).any()) for score in scores)
+        return
+    (source,), (score,), index = sources, scores, kept.undecided.index
+    assert bool((score > 0).any())
+    chosen = score.argmax(1)
+    parts = split(kept, whole, chosen + sum(len(index[node]) for node in index if node < source))
+    known, twice = with_planes(program, kept.intervals(parts)), objective.select(parts.problem)
+    start = initial_multipliers(kept.undecided, parts.neurons, twice, bounded=True)
+    bounds = certain_bound(program, parts.box, known, index, twice, start)
+    lowest, elements = bounds.minimum(parts.box)[:, 0], index[source][chosen]
     for place, (points, values) in enumerate(zip(asked.points, asked.values, strict=True)):
         assert points
         for value in values:
@@ -164,7 +164,7 @@ def test_split(name: str, dtype: str) -> None:
                 low, high = (Fraction(float(end[part, chosen[place]])) for end in (box.lower, box.upper))
                 if low <= z <= high:
                     inside += 1
-                    exact = margin(objective, free.weights, place, value)
+                    exact = margin(objective, start.weights, place, value)
                     assert not lowest[part].isfinite() or Fraction(float(lowest[part])) <= exact
             assert inside > 0
 
