@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
@@ -12,8 +13,10 @@ from tests.cli.fakes import UNSAT
 from verifier.cli import run
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.operator import Op
-from verifier.ops.linear import Linear
-from verifier.ops.piecewise import Relu
+from verifier.frontend.onnx_ops import registered
+from verifier.ops import OPERATORS, Linear, Relu
+from verifier.ops.support import METHODS
+from verifier.report.operators import BEGIN, with_table
 from verifier.report.table import format_table
 
 
@@ -53,11 +56,28 @@ def test_info_counts_and_names_what_cannot_be_bounded(files, capsys, monkeypatch
     assert run(["info", files[0]]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["parameters", "12"] in lines and ["nonlinear", "neurons", "9"] in lines and ["opset", "17"] in lines
-    assert ["Relu", "2", "6", "Relu", "interval,", "forward,", "crown"] in lines
-    assert ["Linear", "1", "3", "Gemm", "interval,", "forward,", "crown"] in lines
-    assert ["Mystery", "1", "3", "Foo", "none:", "evaluated", "only"] in lines
+    assert ["operator", "nodes", "values", "from", "ONNX", *METHODS] in lines
+    assert ["Relu", "2", "6", "Relu", *["yes"] * 6] in lines
+    assert ["Linear", "1", "3", "Gemm", "yes", "yes", "yes", "-", "-", "yes"] in lines
+    assert ["Mystery", "1", "3", "Foo", *["no"] * 6] in lines
     assert "Foo (tensor 'm', shape [1, 3])" in " ".join(lines[-1])
     assert not any(line[:1] == ["Constant"] for line in lines)
+
+
+def test_info_without_a_network_lists_all_operators(capsys):
+    assert run(["info"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert {operator.__name__ for operator in OPERATORS} <= set(rows)
+    assert rows["Relu"] == ["yes"] * 6 and rows["ScatterND"] == ["no"] * 6 and rows["Tanh"][-1] == "no"
+    assert {name for _, name, _ in registered()} <= set(out.replace(",", " ").replace(".", " ").split())
+
+
+def test_the_table_in_the_readme_is_current():
+    """Else: python -m verifier.report.operators README.md"""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    assert text.count(BEGIN) == 1 and with_table(text) == text
+    assert with_table(text.replace("Relu", "Rellu")) == text
 
 
 def test_tables_align():

@@ -101,7 +101,7 @@ BOXES = 20
 INTEGERS = tuple(range(-4, 5))
 
 
-def boxes_for(op: Scalar, dtype: torch.dtype, seed: int) -> Interval:
+def boxes_for(op: Elementwise, dtype: torch.dtype, seed: int) -> Interval:
     """Boxes of every kind; for steps also those with ends at and next to halves."""
     every = some_boxes(dtype, seed)
     chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(every.lower))[:BOXES])
@@ -147,6 +147,28 @@ def test_one_argument(name: str, dtype: str) -> None:
     op = CURVES[name] if name in CURVES else STEPS[name]
     checker = Checker(op, (boxes_for(op, DTYPES[dtype], seed=len(name)),))
     checker.check(points_of(checker, seed=7))
+
+
+def hard_places(op: Scalar, dtype: torch.dtype) -> Tensor:
+    """Kinks, inflection points and poles of this operator, jumps, multiples of pi / 2."""
+    own = getattr(op, "knots", ()) + ((op.threshold, -op.threshold) if isinstance(op, ThresholdedRelu | Shrink) else ())
+    waves = tuple(k * np.pi / 2 for k in (-3, -1, 1, 2, 100)) if isinstance(op, Sin | Cos | Tan) else ()
+    return torch.tensor([*own, *waves, 0.0, 0.5, 1.0, -1.5], dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*CURVES, *STEPS])
+def test_boxes_chosen_to_be_hard(name: str, dtype: str) -> None:
+    """That begin, end or lie at such a place, or an ulp beside it; from an ulp to 2 wide."""
+    op = CURVES[name] if name in CURVES else STEPS[name]
+    places = hard_places(op, DTYPES[dtype])
+    near = torch.cat([places, *(torch.nextafter(places, torch.full_like(places, end)) for end in (-1e9, 1e9))])
+    ulps = (near.abs() + torch.finfo(DTYPES[dtype]).tiny) * torch.finfo(DTYPES[dtype]).eps
+    widths = [ulps, 3 * ulps, torch.full_like(near, 1e-3), torch.full_like(near, 2.0)]
+    pairs = [(near, near + width) for width in widths] + [(near - width, near) for width in widths]
+    box = Interval(torch.cat([low for low, _ in pairs]), torch.cat([high for _, high in pairs]))
+    checker = Checker(op, (box.select(torch.arange(0, len(box.lower), 3)),))
+    checker.check(points_of(checker, seed=8))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -246,9 +268,9 @@ def test_a_point_has_tight_bounds(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*CURVES, *STEPS])
+@pytest.mark.parametrize("name", [*CURVES, *STEPS, *ONE_ARGUMENT])
 def test_ranges_shrink_with_the_box(name: str, dtype: str) -> None:
-    op = (CURVES[name] if name in CURVES else STEPS[name]).to(DTYPES[dtype], "cpu")
+    op = (CURVES | STEPS | ONE_ARGUMENT)[name].to(DTYPES[dtype], "cpu")
     box = boxes_for(op, DTYPES[dtype], seed=3)
     middle = (box.lower / 2 + box.upper / 2).clamp(box.lower, box.upper)
     outer = op.interval(box)

@@ -24,6 +24,11 @@ OTHER = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
 OFF_ON = np.array([-1.0, 2.0], dtype=np.float32)
 POINTS = 40
 
+
+def weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
+
+
 mixed = node("MatMul", ("x", "factor"), ("z",))
 """Every case but those of pairs works on a linear map of the input, so that correlations matter."""
 
@@ -81,6 +86,48 @@ CASES: dict[str, list[NodeProto]] = {
     ),
     "one-hot": [mixed, node("ArgMax", ("z",), ("b",), axis=0), node("OneHot", ("b", "depth", "off_on"))],
     "where": [mixed, node("Greater", ("z", "other"), ("b",)), node("Where", ("b", "z", "x"))],
+    **{
+        kind.lower(): [mixed, node(kind, ("z", f"w{gates}", f"r{gates}"), ("", "y"), hidden_size=2)]
+        for kind, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4))
+    },
+    "einsum": [
+        mixed,
+        node("Einsum", ("x", "z"), ("s",), equation="bid,bjd->bij"),
+        node("Softmax", ("s",), ("a",), axis=2),
+        node("Einsum", ("a", "x"), equation="bij,bjd->bid"),
+    ],
+    "quantized": [
+        mixed,
+        node("QuantizeLinear", ("z", "step", "zero"), ("q",)),
+        node("DequantizeLinear", ("q", "step", "zero")),
+    ],
+    "attention": [
+        mixed,
+        node("Reshape", ("z", "heads"), ("h",)),
+        node("Transpose", ("h",), ("q",), perm=[0, 2, 1, 3]),
+        node("Transpose", ("h",), ("k",), perm=[0, 2, 3, 1]),
+        node("Mul", ("q", "half"), ("scaled",)),
+        node("MatMul", ("scaled", "k"), ("scores",)),
+        node("Softmax", ("scores",), ("shares",), axis=-1),
+        node("MatMul", ("shares", "q"), ("m",)),
+        node("Transpose", ("m",), ("t",), perm=[0, 2, 1, 3]),
+        node("Reshape", ("t", "flat")),
+    ],
+    "layer-normalization-written-out": [
+        mixed,
+        node("ReduceMean", ("z",), ("mean",), axes=[-1]),
+        node("Sub", ("z", "mean"), ("c",)),
+        node("Pow", ("c", "p2"), ("sq",)),
+        node("ReduceMean", ("sq",), ("var",), axes=[-1]),
+        node("Add", ("var", "half"), ("more",)),
+        node("Sqrt", ("more",), ("sd",)),
+        node("Div", ("c", "sd")),
+    ],
+    "lrn": [mixed, node("Unsqueeze", ("z", "first"), ("u",)), node("LRN", ("u",), size=3, alpha=0.5, beta=0.75)],
+    "lp-pool": one("LpPool", kernel_shape=[2], strides=[2], p=2),
+    **{f"lp-normalization{p}": one("LpNormalization", axis=1, p=p) for p in (1, 2)},
+    "hardmax": one("Hardmax", axis=2),
+    "triangle": [mixed, node("Trilu", ("z",), ("u",), upper=0), node("Softmax", ("u",), axis=1)],
     "floor": [mixed, node("Floor", ("z",), ("f",)), node("Sub", ("z", "f"))],
 }
 
@@ -88,7 +135,11 @@ CASES: dict[str, list[NodeProto]] = {
 def load_case(name: str, folder: Path) -> Network:
     constants = {"factor": FACTOR, "other": OTHER, "p2": np.float32(2), "p3": np.float32(3), "last": np.array([2])}
     constants |= {"ones": np.ones(3, dtype=np.float32), "depth": np.array(2), "off_on": OFF_ON}
-    return load_nodes(folder, CASES[name], SHAPE, constants=constants)
+    constants |= {"heads": np.array([2, 3, 2, 2]), "flat": np.array([2, 3, 4]), "half": np.float32(0.5)}
+    constants |= {"step": np.float32(0.02), "zero": np.int8(-3), "first": np.array([0])}
+    for gates in (1, 3, 4):
+        constants |= {f"w{gates}": weights(1, 2 * gates, 4), f"r{gates}": weights(1, 2 * gates, 2)}
+    return load_nodes(folder, CASES[name], SHAPE, constants=constants, opset=14)
 
 
 def some_boxes(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from verifier.core.graph import Graph, Node
     from verifier.core.operator import Op
 
-METHODS = "interval, forward, crown"
-EVALUATED = "none: evaluated only"
 
+@click.command("info", short_help="Show what a network consists of, or which operators there are.")
+@click.argument("model", metavar="[MODEL]", required=False)
+def info_command(model: str | None) -> int:
+    """Show a network's input and output, its operators, and what each method can do with them. Without MODEL: all
+    operators that can be read."""
+    if model is None:
+        from verifier.report.operators import operators_text
 
-@click.command("info", short_help="Show what a network consists of.")
-@click.argument("model", metavar="MODEL")
-def info_command(model: str) -> int:
-    """Show a network's input and output, its operators, and which of them can be bounded."""
+        answer(operators_text())
+        return 0
     path = model_file(model)
     from verifier.frontend.network import load
+    from verifier.ops.support import METHODS
     from verifier.report.table import format_table
 
     network = load(path)
@@ -38,7 +42,7 @@ def info_command(model: str) -> int:
         ("nonlinear neurons", f"{nonlinear:,}"),
     ]
     answer("\n".join(f"{name:18s} {value}" for name, value in facts))
-    answer("\n" + format_table(("operator", "nodes", "values", "from ONNX", "bounds"), _operators(graph), right=(1, 2)))
+    answer("\n" + format_table(("operator", "nodes", "values", "from ONNX", *METHODS), _operators(graph), right=(1, 2)))
     refused = sorted({str(node) for node in graph.nodes if _kind(node.op) == "other"})
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
@@ -47,7 +51,9 @@ def info_command(model: str) -> int:
 
 
 def _operators(graph: Graph) -> list[tuple[str, ...]]:
-    """A row for each operator: name, nodes, values computed, where it came from, methods that bound it."""
+    """A row for each operator: name, nodes, values computed, where it came from, and what each method does with it."""
+    from verifier.ops.support import support
+
     groups: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if _kind(node.op) not in ("input", "constant"):
@@ -58,7 +64,7 @@ def _operators(graph: Graph) -> list[tuple[str, ...]]:
             f"{len(nodes):,}",
             f"{sum(node.size for node in nodes):,}",
             ", ".join(sorted({node.origin for node in nodes if node.origin})),
-            EVALUATED if _kind(nodes[0].op) == "other" else METHODS,
+            *support(type(nodes[0].op)).values(),
         )
         for name, nodes in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from verifier.core.interval import Interval
 from verifier.core.rounding import down, unit
 from verifier.ops.curves import LIBRARY_ULPS, Curve, around, within
+from verifier.ops.scalar import chord_slope, clamp_to
 
 GATE_ULPS = 32  # absolute error of a gate in [0, 1], and of a derivative in [-1.2, 1.2], with a margin
 
@@ -126,6 +128,13 @@ class HardSwish(Curve):
 
     def derivative_at(self, x: Tensor) -> Interval:
         return around(self.derivative(x), absolute=8 * unit(x.dtype))
+
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        """With the lines from both ends to the kink at 3."""
+        kink = clamp_to(box, self.knots[1])
+        parts = Interval(box.lower, kink), Interval(kink, box.upper)
+        chords = [chord_slope(part, self.evaluate(part.lower), self.evaluate(part.upper)) for part in parts]
+        return [*super().slopes(box), *chords]
 
     def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
         return 3 * slope - 1.5

@@ -1,9 +1,9 @@
 """Maximum and minimum of several arguments of one shape.
 
 With L the largest lower bound, an argument whose upper bound is below L can never win. Below: the argument with the
-largest lower bound. Above: the constant U = max u_i, or L + sum_i s_i (x_i - l_i) over the arguments that can win, with
+largest middle. Above: the constant U = max u_i, or L + sum_i s_i (x_i - l_i) over the arguments that can win, with
 s_i = (u_i - L)/(u_i - l_i) (each term covers max(x_i, L) - L >= 0, so the sum covers their maximum); whichever is lower
-at the middle of the box.
+at the middle of the box. Of two arguments these are the planes with the least volume between them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class Maximum(Elementwise):
         lower, upper = _stack(inputs, "lower"), _stack(inputs, "upper")
         floor, winner = lower.max(0)
         chosen = _is(winner, len(inputs))
-        below = chosen.to(lower.dtype)
         possible = upper > floor
         alone = ~(possible & ~chosen).any(0)  # nothing exceeds the chosen one, so it is the maximum
+        middles = torch.nan_to_num(lower / 2 + upper / 2)
+        below = _is(torch.where(alone, winner, middles.argmax(0)), len(inputs)).to(lower.dtype)
         slopes = torch.where(possible, (upper - floor) / (upper - lower).clamp(min=tiny(lower.dtype)), 0.0)
         # The stored slopes are off by rounding: argument i needs  s x + t_i >= max(x, L) - L  at both of its ends.
         gaps = torch.maximum(-slopes * lower, upper - floor - slopes * upper)
@@ -47,7 +48,7 @@ class Maximum(Elementwise):
         intercept = floor + terms.sum(0) + slack + floor.abs() * gamma(2, lower.dtype)
         ceiling = upper.amax(0)
         flat = (slopes * (lower / 2 + upper / 2)).sum(0) + intercept > ceiling
-        slopes = torch.where(alone, below, torch.where(flat, 0.0, slopes))
+        slopes = torch.where(alone, chosen.to(lower.dtype), torch.where(flat, 0.0, slopes))
         intercept = torch.where(alone, 0.0, torch.where(flat, ceiling, intercept))
         return Planes(tuple(below), torch.zeros_like(floor), tuple(slopes), intercept)
 

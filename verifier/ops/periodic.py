@@ -46,6 +46,10 @@ class _Wave(Curve):
         bends = [torch.where((first + k) % 2 == 0, -1, 1) for k in range(4)]
         return [(Interval(ends[k], ends[k + 1]), bends[k]) for k in range(4)]
 
+    def slopes(self, box: Interval) -> Sequence[Tensor]:
+        """Flat lines too: they touch at two crests, and they are what the range gives."""
+        return [*super().slopes(box), torch.zeros_like(box.lower)]
+
     def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
         """On a concave piece, from its start, the derivative falls like a cosine."""
         begin = ((part.lower / 2 + part.upper / 2 - self.start) / math.pi).floor() * math.pi + self.start

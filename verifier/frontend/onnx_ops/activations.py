@@ -30,6 +30,7 @@ from verifier.ops import (
     Shrink,
     Sigmoid,
     Sign,
+    Silu,
     Sin,
     Softplus,
     Softsign,
@@ -83,6 +84,15 @@ def celu(call: Call) -> Value:
 @operator("Gelu", since=20)
 def gelu(call: Call) -> Value:
     return call.emit(Gelu(call.attribute("approximate", "none") == "tanh"), call.variable(0))
+
+
+@operator("Swish", since=24)
+def swish(call: Call) -> Value:
+    """x sigmoid(alpha x) = silu(alpha x) / alpha."""
+    alpha = call.attribute("alpha", 1.0)
+    if alpha == 0:
+        return scale(call, call.variable(0), 0.5)
+    return scale(call, call.emit(Silu(), scale(call, call.variable(0), alpha)), 1 / alpha)
 
 
 @operator("ThresholdedRelu", since=1)

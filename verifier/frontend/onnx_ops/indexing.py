@@ -37,10 +37,9 @@ def gather_elements(call: Call) -> Value:
 
 @operator("GatherND", since=11, constants=True)
 def gather_nd(call: Call) -> Value:
-    if call.attribute("batch_dims", 0):
-        raise UnsupportedError("batch_dims is not supported")
-    chosen = call.constant(1, "indices")
-    return move(call, call.value(0), lambda array: array[tuple(np.moveaxis(chosen, -1, 0))])
+    chosen, leading = call.constant(1, "indices"), call.attribute("batch_dims", 0)
+    own = np.indices(chosen.shape[:-1], sparse=True)[:leading]
+    return move(call, call.value(0), lambda array: array[(*own, *np.moveaxis(chosen, -1, 0))])
 
 
 @operator("ScatterND", since=11)

@@ -191,6 +191,16 @@ def space_to_depth(call: Call) -> Value:
     return move(call, call.value(0), function)
 
 
+@operator("Trilu", since=14, constants=True)
+def triangle(call: Call) -> Value:
+    """The upper or lower triangle of the last two axes, 0 elsewhere."""
+    value, shift = call.value(0), int(call.constant(1, "diagonal").reshape(())) if call.has(1) else 0
+    cut = np.triu if call.attribute("upper", 1) else np.tril
+    if isinstance(value, Known):
+        return Known(cut(value.array, shift), value.dtype)
+    return select(call, value, cut(positions(value.shape) + 1, shift) - 1)
+
+
 @operator("Pad", constants=True)
 def pad(call: Call) -> Value:
     value, mode = call.value(0), call.attribute("mode", "constant")

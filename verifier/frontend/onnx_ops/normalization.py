@@ -1,4 +1,5 @@
-"""BatchNormalization with stored statistics, and normalisations that compute theirs."""
+"""BatchNormalization with stored statistics, and normalisations that compute theirs: over instances, groups, layers,
+neighbouring channels, or by a norm."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from verifier.errors import UnsupportedError
-from verifier.frontend.onnx_ops.lowering import broadcast, scale
+from verifier.frontend.onnx_ops.lowering import along, broadcast, reshape, scale
 from verifier.frontend.onnx_ops.reductions import add_up
 from verifier.frontend.onnx_ops.registry import Call, operator
-from verifier.frontend.onnx_ops.values import Value, Variable
-from verifier.ops import Add, Clip, Multiply, Power
+from verifier.frontend.onnx_ops.values import Value, Variable, known
+from verifier.ops import Abs, Add, Clip, IsNonzero, Multiply, Power, Reciprocal, Where
 
 
 @operator("BatchNormalization", since=7)
@@ -47,11 +48,67 @@ def layer_normalization(call: Call) -> Value:
     return scale(call, normal, call.constant(1, "scale"), bias)
 
 
+@operator("GroupNormalization", since=18)
+def group_normalization(call: Call) -> Value:
+    """Scale and bias of each group, or from opset 21 on of each channel."""
+    value, groups = call.variable(0), call.attribute("num_groups", 1)
+    channels = value.shape[1]
+    size = int(np.prod(value.shape[1:], dtype=np.int64)) // groups
+    grouped = reshape(call, value, (value.shape[0], groups, size))
+    normal = _standardised(call, grouped, [2], call.attribute("epsilon", 1e-5))
+    gamma, beta = (
+        np.repeat(call.constant(index, what), channels // call.value(index).shape[0]).reshape(
+            -1, *(1,) * (len(value.shape) - 2)
+        )
+        for index, what in ((1, "scale"), (2, "bias"))
+    )
+    return scale(call, reshape(call, normal, value.shape), gamma, beta)
+
+
+@operator("RMSNormalization", since=23)
+def rms_normalization(call: Call) -> Value:
+    value = call.variable(0)
+    axes = range(call.axis(len(value.shape), -1), len(value.shape))
+    inverse = _inverse_root(call, value, axes, call.attribute("epsilon", 1e-5))
+    return scale(call, call.emit(Multiply(), value, inverse), call.constant(1, "scale"))
+
+
+@operator("LRN")
+def local_response_normalization(call: Call) -> Value:
+    """x / (bias + alpha / size * sum of squares of `size` neighbouring channels) ^ beta."""
+    value, size = call.variable(0), call.attribute("size", 1)
+    place = np.arange(value.shape[1])
+    apart = place[None, :] - place[:, None]  # of channel [1] behind channel [0]
+    near = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
+    squares = along(call, call.emit(Power(2.0), value), 1, near.astype(np.float64))
+    share = scale(call, call.emit(Clip(0.0, np.inf), squares), call.attribute("alpha", 1e-4) / size)
+    below = scale(call, share, None, call.attribute("bias", 1.0))
+    return call.emit(Multiply(), value, call.emit(Power(-call.attribute("beta", 0.75)), below))
+
+
+@operator("LpNormalization")
+def lp_normalization(call: Call) -> Value:
+    """x over its norm along an axis; 0 where that is 0."""
+    value = call.variable(0)
+    axis = call.axis(len(value.shape), -1)
+    absolute = call.attribute("p", 2) == 1
+    size = call.emit(Abs() if absolute else Power(2.0), value)
+    total = call.emit(Clip(0.0, np.inf), add_up(call, size, [axis]))  # whatever bounds say
+    total = broadcast(call, total, value.shape)
+    share = call.emit(Multiply(), value, call.emit(Reciprocal() if absolute else Power(-0.5), total))
+    return call.emit(Where(), call.emit(IsNonzero(), total), share, call.materialise(known(np.zeros(value.shape))))
+
+
 def _standardised(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
     """(x - mean) / sqrt(variance + epsilon) over `axes`."""
     share = 1 / np.prod([value.shape[axis] for axis in axes])
     mean = broadcast(call, scale(call, add_up(call, value, axes), share), value.shape)
     centred = call.emit(Add((1, -1)), value, mean)
-    squares = call.emit(Clip(0.0, np.inf), add_up(call, call.emit(Power(2.0), centred), axes))  # whatever bounds say
-    inverse = call.emit(Power(-0.5), scale(call, squares, share, epsilon))
-    return call.emit(Multiply(), centred, broadcast(call, inverse, value.shape))
+    return call.emit(Multiply(), centred, _inverse_root(call, centred, axes, epsilon))
+
+
+def _inverse_root(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
+    """1 / sqrt(mean of squares + epsilon) over `axes`, repeated to the value's shape."""
+    share = 1 / np.prod([value.shape[axis] for axis in axes])
+    squares = call.emit(Clip(0.0, np.inf), add_up(call, call.emit(Power(2.0), value), axes))  # whatever bounds say
+    return broadcast(call, call.emit(Power(-0.5), scale(call, squares, share, epsilon)), value.shape)

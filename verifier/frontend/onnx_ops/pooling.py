@@ -1,4 +1,4 @@
-"""MaxPool as a Maximum of moved copies, AveragePool as a convolution of each channel."""
+"""MaxPool as a Maximum of moved copies, AveragePool and LpPool by convolutions of each channel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from verifier.errors import UnsupportedError
 from verifier.frontend.onnx_ops.convolution import paddings, spatial
 from verifier.frontend.onnx_ops.lowering import positions, scale, select
+from verifier.frontend.onnx_ops.reductions import add_up
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Value, Variable
-from verifier.ops import Conv, Maximum
+from verifier.ops import Abs, Clip, Conv, Maximum, Power, Sqrt
 from verifier.ops.conv import Window
 
 
@@ -49,6 +50,37 @@ def average_pool(call: Call) -> Value:
     shape = (*value.shape[:2], *window.narrow)
     total = call.emit(Conv(weight, window), value, shape=shape)
     return total if full else scale(call, total, 1 / counts)
+
+
+@operator("LpPool", since=2)
+def lp_pool(call: Call) -> Value:
+    """The p-norm over each window; padding counts as 0."""
+    value, order = call.variable(0), call.attribute("p", 2)
+    window, _ = _window(call, value)
+    weight = torch.ones((value.shape[1], 1, *window.kernel), dtype=torch.float64)
+    shape = (*value.shape[:2], *window.narrow)
+    return _root(call, call.emit(Conv(weight, window), _powers(call, value, order), shape=shape), order)
+
+
+@operator("GlobalLpPool", since=2)
+def global_lp_pool(call: Call) -> Value:
+    value, order = call.variable(0), call.attribute("p", 2)
+    return _root(call, add_up(call, _powers(call, value, order), range(2, len(value.shape))), order)
+
+
+def _powers(call: Call, value: Variable, order: int) -> Variable:
+    """|x| ^ p."""
+    if order % 2 == 0:
+        return call.emit(Power(float(order)), value)
+    size = call.emit(Abs(), value)
+    return size if order == 1 else call.emit(Power(float(order)), size)
+
+
+def _root(call: Call, total: Variable, order: int) -> Variable:
+    """The p-th root of a sum of powers, which is never negative, whatever its bounds say."""
+    if order == 1:
+        return total
+    return call.emit(Sqrt() if order == 2 else Power(1 / order), call.emit(Clip(0.0, np.inf), total))
 
 
 def _window(call: Call, value: Variable) -> tuple[Window, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from verifier.frontend.onnx_file import one_line, to_array
 from verifier.frontend.onnx_ops.builder import Builder
 from verifier.frontend.onnx_ops.values import Known, Value, Variable, known
 
-OLDEST, NEWEST = 8, 21
+OLDEST, NEWEST = 8, 24
 
 Handler = Callable[["Call"], "Value | Sequence[Value]"]
 _TABLE: dict[tuple[str, str, int], Handler] = {}

@@ -1,4 +1,4 @@
-"""Resize and Upsample: nearest neighbours are a Select, linear interpolation is a matrix along each axis."""
+"""Resize and Upsample: nearest neighbours are a Select, linear and cubic interpolation a matrix along each axis."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def resize(call: Call) -> Value:
 
 def _resized(call: Call, scales: Sequence[float], sizes: list[int] | None, coordinates: str, rounding: str) -> Value:
     value, mode = call.variable(0), call.attribute("mode", "nearest")
-    if mode not in ("nearest", "linear", "bilinear", "trilinear"):
-        raise UnsupportedError(f"mode '{mode}' is not supported, only nearest and linear")
+    if mode not in ("nearest", "linear", "bilinear", "trilinear", "cubic"):
+        raise UnsupportedError(f"mode '{mode}' is not supported, only nearest, linear and cubic")
     targets = sizes or [int(np.floor(size * scale)) for size, scale in zip(value.shape, scales, strict=True)]
     result: Value = value
     for axis, (size, target, scale) in enumerate(zip(value.shape, targets, scales, strict=True)):
@@ -63,6 +63,9 @@ def _resized(call: Call, scales: Sequence[float], sizes: list[int] | None, coord
         if mode == "nearest":
             chosen = np.clip(_nearest(rounding, places, scale), 0, size - 1).astype(np.int64)
             result = move(call, result, partial(np.take, indices=chosen, axis=axis))
+        elif mode == "cubic":
+            steepness, inside = call.attribute("cubic_coeff_a", -0.75), bool(call.attribute("exclude_outside", 0))
+            result = along(call, call.materialise(result), axis, _cubic(places, size, steepness, inside))
         else:
             result = along(call, call.materialise(result), axis, _interpolation(np.clip(places, 0, size - 1), size))
     return result
@@ -106,3 +109,22 @@ def _interpolation(places: np.ndarray, size: int) -> np.ndarray:
     np.add.at(matrix, (rows, below), 1 - (places - below))
     np.add.at(matrix, (rows, above), places - below)
     return matrix
+
+
+def _cubic(places: np.ndarray, size: int, steepness: float, inside: bool) -> np.ndarray:
+    """`[target, size]`: the weights of each place's four neighbours (Keys 1981). Those outside of the axis count as the
+    ones at its ends or, with `inside`, not at all."""
+    first, rows = np.floor(places).astype(np.int64) - 1, np.arange(len(places))
+    matrix = np.zeros((len(places), size))
+    for neighbour in range(4):
+        at = first + neighbour
+        weight = _keys(np.abs(places - at), steepness)
+        weight = np.where((at < 0) | (at >= size), 0.0, weight) if inside else weight
+        np.add.at(matrix, (rows, np.clip(at, 0, size - 1)), weight)
+    return matrix / matrix.sum(1, keepdims=True) if inside else matrix
+
+
+def _keys(x: np.ndarray, a: float) -> np.ndarray:
+    """The cubic convolution kernel at a distance of at most 2."""
+    near = ((a + 2) * x - (a + 3)) * x**2 + 1
+    return np.asarray(np.where(x <= 1, near, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a))

@@ -1,4 +1,4 @@
-"""Softmax, LogSoftmax, ArgMax, ArgMin.
+"""Softmax, LogSoftmax, ArgMax, ArgMin, Hardmax.
 
 The logarithm of a softmax is x - logsumexp(x), which is at most 0: bounds of exp need not look further, so that nothing
 overflows. Of two elements the softmax is the sigmoid of their difference.
@@ -26,6 +26,7 @@ from verifier.ops import (
     Add,
     ArgMax,
     Clip,
+    Concat,
     Exp,
     LogRatio,
     LogSumExp,
@@ -99,20 +100,38 @@ def argmax(call: Call) -> Value:
     return position if call.attribute("keepdims", 1) else move(call, position, lambda array: array.squeeze(axis))
 
 
+@operator("Hardmax", since=13)
+def hardmax(call: Call) -> Value:
+    """1 at the first of the largest elements along an axis, 0 elsewhere."""
+    value = call.variable(0)
+    axis = call.axis(len(value.shape), -1)
+    elements = elements_along(call, value, [axis])
+    if len(elements) == 1:
+        return scale(call, value, 0.0, 1.0)
+    wins = _wins(call, elements, last=False)
+    return call.emit(Concat(axis, (1,) * len(wins)), *wins)
+
+
 def _position_of_largest(call: Call, elements: list[Variable], last: bool) -> Variable:
-    """The sum of i times whether i wins: it exceeds all before it and is not exceeded behind it, or the other way
-    round where the `last` of equals counts."""
-    before, behind = _running_maxima(call, elements), _running_maxima(call, elements[::-1])[::-1]
-    terms = []
-    for place, element in enumerate(elements[1:], start=1):
-        wins = call.emit(Positive(not last), call.emit(Add((1, -1)), element, before[place - 1]))
-        if place + 1 < len(elements):
-            stays = call.emit(Positive(last), call.emit(Add((1, -1)), element, behind[place + 1]))
-            wins = call.emit(Minimum(), wins, stays)
-        terms.append(wins if place == 1 else scale(call, wins, float(place)))
+    """The sum of i times whether i wins."""
+    wins = _wins(call, elements, last)
+    terms = [win if place == 1 else scale(call, win, float(place)) for place, win in enumerate(wins[1:], start=1)]
     if len(terms) == 1:
         return terms[0]
     return call.emit(Clip(0.0, len(elements) - 1.0), call.emit(Add((1,) * len(terms)), *terms))
+
+
+def _wins(call: Call, elements: list[Variable], last: bool) -> list[Variable]:
+    """1 for the element that exceeds all before it and is not exceeded behind it, or the other way round where the
+    `last` of equals counts; 0 for the others."""
+    before, behind = _running_maxima(call, elements), _running_maxima(call, elements[::-1])[::-1]
+    found = []
+    for place, element in enumerate(elements):
+        rivals = [(not last, before[place - 1])] if place else []
+        rivals += [(last, behind[place + 1])] if place + 1 < len(elements) else []
+        ahead = [call.emit(Positive(strict), call.emit(Add((1, -1)), element, rival)) for strict, rival in rivals]
+        found.append(ahead[0] if len(ahead) == 1 else call.emit(Minimum(), *ahead))
+    return found
 
 
 def _running_maxima(call: Call, elements: list[Variable]) -> list[Variable]:

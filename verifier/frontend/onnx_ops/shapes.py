@@ -62,11 +62,20 @@ def number_range(call: Call) -> Value:
 
 @operator("Cast", constants=True)
 def cast(call: Call) -> Value:
-    """Between floating-point types nothing happens: the graph stands for the function on real numbers."""
-    value, code = call.value(0), call.attribute("to", 0)
+    code = call.attribute("to", 0)
     if code not in TYPES:
         raise UnsupportedError(f"casts to {type_name(code)} are not supported")
-    target = TYPES[code]
+    return _cast(call, TYPES[code])
+
+
+@operator("CastLike", since=15, constants=True)
+def cast_like(call: Call) -> Value:
+    return _cast(call, call.value(1).dtype)
+
+
+def _cast(call: Call, target: np.dtype) -> Value:
+    """Between floating-point types nothing happens: the graph stands for the function on real numbers."""
+    value = call.value(0)
     if isinstance(value, Known):
         return known(value.array.astype(target) if value.dtype != target else value.array, target)
     if target.kind == value.dtype.kind == "f" or target == value.dtype:

@@ -1,0 +1,195 @@
+"""Operator by method: a small network around each operator, bounded in every way, against exact values.
+
+What an operator does not support must be refused. A new operator fails here until it has a row (`rows.py`)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.frontend.onnx_models import load_nodes
+from tests.search.questions import query_of, values_at
+from tests.soundness.rows import ROWS, Row, defined_operators
+from tests.soundness.test_bounds import DTYPES, Values, assert_inside, exact_values, of_node, points_of, some_boxes
+from tests.soundness.test_multipliers import KEPT, check, margin, some_objective, with_planes
+from verifier.backends.exact import obstacle, solve
+from verifier.bounding.engine import Effort, bound_nodes, output_interval
+from verifier.bounding.optimise import certain_bound, initial_multipliers
+from verifier.bounding.program import prepare
+from verifier.bounding.undecided import undecided_elements
+from verifier.core.graph import Graph, Input, Node
+from verifier.core.interval import Interval
+from verifier.core.operator import Affine, Elementwise
+from verifier.core.problem import build_problem
+from verifier.core.verdict import Status
+from verifier.errors import UnsupportedError
+from verifier.frontend.replay import replay
+from verifier.ops import OPERATORS, Linear
+from verifier.ops.support import NO, YES, support
+from verifier.search.branching import neuron_scores, split
+from verifier.search.subproblems import Kept, whole_boxes
+
+BOUNDED = [name for name, row in ROWS.items() if isinstance(row.op, Affine | Elementwise)]
+NONLINEAR = [name for name in BOUNDED if isinstance(ROWS[name].op, Elementwise)]
+WAYS = {"interval": "interval", "forward": "forward", "backward": "crown"}
+
+each_type = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def test_every_operator_has_a_row() -> None:
+    assert {type(row.op) for row in ROWS.values()} == set(OPERATORS) == set(defined_operators())
+    assert len(ROWS) == len(OPERATORS)
+
+
+class Asked:
+    """An operator's network, boxes for it, points in them and exact values of all nodes there."""
+
+    def __init__(self, row: Row, dtype: str) -> None:
+        self.graph, self.position = row.graph(seed=sum(map(ord, row.op.name)))
+        self.program = prepare(self.graph, DTYPES[dtype])
+        every, around = some_boxes(self.graph, DTYPES[dtype], seed=5), around_0(self.graph, DTYPES[dtype])
+        self.box = Interval(torch.cat([every.lower, around.lower]), torch.cat([every.upper, around.upper]))
+        self.points = [each[:KEPT] + each[-2:] for each in points_of(self.box, seed=6)]
+        self.values: Values = exact_values(self.graph, self.points)
+
+
+def around_0(graph: Graph, dtype: torch.dtype) -> Interval:
+    """Where elements of the first layer are nearly 0, a place of kinks, jumps and inflections: that point, a few ulps
+    around it, and wider boxes."""
+    layer = graph.nodes[1].op
+    assert isinstance(layer, Linear) and layer.bias is not None
+    center = -(torch.linalg.pinv(layer.weight[:3]) @ layer.bias[:3]).to(dtype)
+    radius = torch.tensor([0.0, 4 * torch.finfo(dtype).eps, 0.1, 1.0, 6.0], dtype=dtype).unsqueeze(1)
+    radius = radius * (1 + center.abs())
+    return Interval(center - radius, center + radius).reshape(-1, *graph.input_shape)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_onnxruntime_computes_the_same(name: str, tmp_path: Path) -> None:
+    row = ROWS[name]
+    if not row.nodes:
+        assert name == "Crop", "the importer makes all others"
+        return
+    network = load_nodes(tmp_path, row.nodes, row.given, constants=row.constants, opset=row.opset, output_kind=row.kind)
+    assert name in {entry.op.name for entry in network.graph.nodes}
+    points = np.random.default_rng(1).standard_normal((6, *row.given)).astype(np.float32)
+    points[1:3] = np.round(points[1:3])
+    if row.before[0] is not None or row.given == (6,):  # roots and logarithms; positions in 6 places
+        points = np.abs(points) + np.float32(0.1)
+    replay(network, points)
+
+
+@each_type
+@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("name", ROWS)
+def test_bounds(name: str, method: str, dtype: str) -> None:
+    row = ROWS[name]
+    if support(type(row.op))[method] == NO:
+        with pytest.raises(UnsupportedError, match="no bounds"):
+            prepare(Graph((Node("x", Input(), (), (1, 2)), Node("y", row.op, (0,), (1, 2))), 1), DTYPES[dtype])
+        return
+    asked = Asked(row, dtype)
+    found = bound_nodes(asked.program, asked.box, WAYS[method])
+    for position, bounds in found.intervals.items():
+        assert_inside(of_node(asked.values, position), bounds, (name, method, position))
+    output = output_interval(asked.program, asked.box, WAYS[method], Effort())
+    assert_inside(of_node(asked.values, asked.graph.output), output, (name, method))
+
+
+@each_type
+@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounds_tighten_as_boxes_shrink(name: str, method: str, dtype: str) -> None:
+    """Around one point, by a half each time; the last is the point, where only rounding and jumps are left."""
+    graph, _ = ROWS[name].graph(seed=2)
+    program = prepare(graph, DTYPES[dtype])
+    center = torch.tensor([[[0.3, -0.7, 1.1]]], dtype=DTYPES[dtype])
+    radius = torch.tensor([1.0, 0.5, 0.25, 0.125, 0.0], dtype=DTYPES[dtype]).reshape(-1, 1, 1)
+    bounds = output_interval(program, Interval(center - radius, center + radius), WAYS[method], Effort())
+    width = bounds.upper - bounds.lower
+    size = 1 + bounds.magnitude()
+    assert (width[1:] <= width[:-1] + 1e-4 * size[1:]).all(), width
+    assert (width[-1] <= 1e-3 * size[-1]).all(), width
+    assert bool((width[0] > 100 * width[-1]).any())
+
+
+@each_type
+@pytest.mark.parametrize("name", BOUNDED)
+def test_optimised(name: str, dtype: str) -> None:
+    """Any parameters give bounds that hold; there are some where the table says so."""
+    asked = Asked(ROWS[name], dtype)
+    assert check(asked.program, asked.box, asked.values, asked.points, seed=7) >= 2 * KEPT * len(asked.box.lower)
+    objective = some_objective(asked.program, len(asked.box.lower), 1, torch.Generator().manual_seed(1))
+    found = bound_nodes(asked.program, asked.box, "crown")
+    undecided = undecided_elements(asked.program, found)
+    free = initial_multipliers(undecided, undecided.neurons(found), objective)
+    assert (asked.position in free.lower) == (support(type(ROWS[name].op))["optimised"] == YES)
+
+
+@each_type
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_split(name: str, dtype: str) -> None:
+    """Every point is in a part, whose bound holds there; the neuron's range becomes smaller in both. And an operator is
+    never split that says it cannot be."""
+    asked = Asked(ROWS[name], dtype)
+    program, sources = asked.program, asked.graph.nodes[asked.position].inputs
+    found = bound_nodes(program, asked.box, "crown")
+    objective = some_objective(program, len(asked.box.lower), 1, torch.Generator().manual_seed(1))
+    kept, every = Kept(program, found), torch.arange(len(asked.box.lower))
+    whole = whole_boxes(kept, objective, asked.box, every, torch.zeros_like(every), torch.zeros(len(every)))
+    dual = kept.dual(whole, objective)
+    dual.value(dual.projected(kept.multipliers(whole)))
+    scores = [neuron_scores(dual, source) for source in sources]
+    if support(type(asked.graph.nodes[asked.position].op))["split"] == NO:
+        assert not any(bool((score > 0).any()) for score in scores)
+        return
+    (source,), (score,), index = sources, scores, kept.undecided.index
+    assert bool((score > 0).any())
+    chosen = score.argmax(1)
+    parts = split(kept, whole, chosen + sum(len(index[node]) for node in index if node < source))
+    known, twice = with_planes(program, kept.intervals(parts)), objective.select(parts.problem)
+    start = initial_multipliers(kept.undecided, parts.neurons, twice, bounded=True)
+    bounds = certain_bound(program, parts.box, known, index, twice, start)
+    lowest, elements = bounds.minimum(parts.box)[:, 0], index[source][chosen]
+    for place, (points, values) in enumerate(zip(asked.points, asked.values, strict=True)):
+        assert points
+        for value in values:
+            z, inside = value[source][int(elements[place])], 0
+            for part in (place, place + len(every)):
+                box = parts.neurons[source]
+                low, high = (Fraction(float(end[part, chosen[place]])) for end in (box.lower, box.upper))
+                if low <= z <= high:
+                    inside += 1
+                    exact = margin(objective, start.weights, place, value)
+                    assert not lowest[part].isfinite() or Fraction(float(lowest[part])) <= exact
+            assert inside > 0
+
+
+GRID = 41
+
+
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_exact(name: str) -> None:
+    """Answers of the exact backend on either side of the least value on a grid; a smooth operator is never called
+    exact, and said to be what is in the way."""
+    row = ROWS[name]
+    graph, _ = row.graph(seed=3, inputs=2)
+    lower, upper = np.array([-0.5, 0.25]), np.array([0.25, 0.75])
+    axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(lower, upper, strict=True)]
+    least = float(values_at(graph, torch.cartesian_prod(*axes))[:, 0].min())
+    for miss, expected in ((0.25, Status.UNSAT), (-0.01, Status.SAT)):
+        part = lower, upper, [(np.array([[1.0, 0.0]]), np.zeros((1, 2)), np.array([least - miss]))]
+        program, problem = prepare(graph, torch.float64), build_problem(query_of([part]), torch.float64, "cpu")
+        box = problem.box.reshape(-1, *graph.input_shape)
+        with torch.no_grad():
+            found = bound_nodes(program, box, "interval")
+        reason = obstacle(program, found, problem)
+        if support(type(row.op))["exact"] == NO:
+            assert reason is not None and reason.startswith("no exact form") and (name in reason or row.before[0])
+        else:
+            assert reason is None
+            assert solve(program, found, problem, box, 0, 0).status is expected
