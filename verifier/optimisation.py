@@ -1,6 +1,6 @@
 """The way from "how small or large can this become?" to an answer: check, replay, attack, bound, search.
 
-Both doors, the command line and the Python interface, come through here, as they come through `pipeline` for the others.
+Both doors, the command line and the Python interface, come through here, as they do through `pipeline` otherwise.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def optimise(
     with torch.no_grad():
         found = _minimise(network, boxes, form if sense == "min" else -form, settings, run)
     found = found if sense == "min" else found.of_negated()
-    return replace(found, statistics={**found.statistics, "stages": dict(run.stages)})
+    found = replace(found, statistics={**found.statistics, "stages": dict(run.stages)})
+    observer(Enclosed(sum(run.stages.values()), found))
+    return found
 
 
 def _minimise(network: Network, boxes: tuple[Box, ...], form: OutputForm, settings: Settings, run: Stages) -> Extremum:

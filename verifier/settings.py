@@ -80,7 +80,8 @@ class Gap:
 @dataclass(frozen=True)
 class Settings:
     """`timeout`: wall-clock seconds for the whole call. `device`: cpu, cuda, or auto (cuda where there is one).
-    `memory`: bytes that bounds and frontier may take together. `seed`: of every random choice. `gap`: of a minimum or maximum."""
+    `memory`: bytes that bounds and frontier may take together. `seed`: of every random choice. `gap`: of a minimum or a
+    maximum."""
 
     timeout: float = 300.0
     device: str = "auto"

@@ -19,6 +19,7 @@ import click
 from verifier import __version__
 from verifier.cli.bounds import bounds_command
 from verifier.cli.info import info_command
+from verifier.cli.optimise import optimise_command
 from verifier.cli.output import say
 from verifier.cli.verify import verify_command
 from verifier.errors import VerifierError
@@ -42,6 +43,7 @@ def group() -> None:
 group.add_command(verify_command)
 group.add_command(bounds_command)
 group.add_command(info_command)
+group.add_command(optimise_command)
 
 
 def main() -> None:

@@ -29,8 +29,9 @@ POLISHED, FIRST_STEP = 40, 1 / 16  # steps of descent from a better point, and t
 
 
 class Incumbent:
-    """`x` `[*input]` of the network's type, inside a box; `y` the file's outputs there; the real value at `x` is at most
-    `upper`. `problem` and `program` are in double precision; the form is the problem's only row plus `constant`."""
+    """`x` `[*input]` of the network's type, inside a box; `y` the file's outputs there; the real value at `x` is at
+    most `upper`. `problem`, with one row for each box, and `program` are in double precision; the form is that row plus
+    `constant`."""
 
     def __init__(
         self, boxes: Sequence[Box], problem: Problem, constant: Fraction, program: Program, original: Original
