@@ -31,7 +31,7 @@ from verifier.search.task import Limits, Task
 from verifier.settings import AttackSettings, Settings
 
 ROUNDED = 0.2  # of the gap asked for: if single precision loses more at a point, all is done in double precision
-MOST_OFFERED = 16  # points of a batch of the attack that are looked at in double precision
+HELD = 4  # points of each batch of the attack that are looked at in double precision
 
 
 def optimise(
@@ -100,22 +100,25 @@ def _minimise(network: Network, boxes: tuple[Box, ...], form: OutputForm, settin
 def _attack(
     incumbent: Incumbent, program: Program, problem: Problem, settings: AttackSettings, generator: torch.Generator
 ) -> None:
-    """Samples and gradient descent: all that seems lower than the first point of its kind is offered."""
+    """Samples and gradient descent. What is lowest in each batch is held, and offered in the end."""
     deadline = time.monotonic() + settings.seconds
+    held: list[tuple[Tensor, Tensor]] = []
 
-    def offer(points: Tensor, which: Tensor) -> bool:
-        incumbent.offer(points[:MOST_OFFERED], which[:MOST_OFFERED])
+    def hold(points: Tensor, which: Tensor) -> bool:
+        held.append((points[:HELD], which[:HELD]))
         return False
 
     first = problem.box.lower / 2 + problem.box.upper / 2
-    offer(first, torch.arange(len(first), device=first.device))
+    incumbent.offer(first, torch.arange(len(first), device=first.device))
     if incumbent.x is not None:
         offset = float(incumbent.constant) - incumbent.upper
         problem = replace(problem, offset=torch.full_like(problem.offset, offset))
-    hunt = Hunt(program.graph, problem, generator, offer)
+    hunt = Hunt(program.graph, problem, generator, hold)
     each = max(EACH_BOX, QUICK_FLOATS // hunt.size // len(first))
     hunt.scan(each, settings.restarts, deadline)
     hunt.descend(settings.steps, deadline)
+    if held:
+        incumbent.offer(torch.cat([points for points, _ in held]), torch.cat([which for _, which in held]))
     incumbent.polish(generator)
 
 

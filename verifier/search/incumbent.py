@@ -68,9 +68,10 @@ class Incumbent:
         descent = Descent(with_slopes(self.program.graph), self.problem, generator)
         descent.start(start, which, torch.zeros_like(which), FIRST_STEP)
         for _ in range(POLISHED):
-            self.offer(descent.step().x, which)
+            descent.step()
             if descent.blind:
                 return
+        self.offer(descent.best_x, which)
 
     def lower_by(self, program: Program, problem: Problem) -> float:
         """The lower bound at `x` that another precision gives: what it lacks to `upper` is lost to rounding."""

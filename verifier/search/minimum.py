@@ -18,6 +18,7 @@ from verifier.core.events import Enclosed, Event, Progress
 from verifier.core.extremum import Extremum
 from verifier.core.problem import NUMPY
 from verifier.core.rationals import round_fractions
+from verifier.errors import VerifierError
 from verifier.search.incumbent import Incumbent, shifted
 from verifier.search.strategy import Strategy
 from verifier.search.task import Outcome, Task
@@ -61,6 +62,10 @@ class Minimum:
 
     def extremum(self, reason: str) -> Extremum:
         """Where things stand."""
+        if self.lower > self.incumbent.upper:
+            raise VerifierError(
+                f"{self.lower!r} was proved, but {self.incumbent.upper!r} is attained; please report this"
+            )
         known, counts = self.incumbent, {"domains": self.bounded, "open": self.open, "stuck": self.stuck}
         assert known.x is not None and known.y is not None
         return Extremum(
