@@ -37,9 +37,7 @@ class Minimum:
         self.tell = task.observer
         self.offset = self._aim(task.problem.offset.dtype)
         problem = replace(task.problem, offset=torch.full_like(task.problem.offset, self.offset))
-        self.strategy = Strategy(
-            replace(task, problem=problem, candidates=self._suspects, observer=self._listen),
-        )
+        self.strategy = Strategy(replace(task, problem=problem, candidates=self._suspects, observer=self._listen))
 
     @property
     def reached(self) -> bool:
@@ -62,12 +60,10 @@ class Minimum:
 
     def extremum(self, reason: str) -> Extremum:
         """Where things stand."""
-        if self.lower > self.incumbent.upper:
-            raise VerifierError(
-                f"{self.lower!r} was proved, but {self.incumbent.upper!r} is attained; please report this"
-            )
         known, counts = self.incumbent, {"domains": self.bounded, "open": self.open, "stuck": self.stuck}
         assert known.x is not None and known.y is not None
+        if self.lower > known.upper:
+            raise VerifierError(f"{self.lower!r} was proved, but {known.upper!r} is attained; please report this")
         return Extremum(
             "min", self.lower, known.upper, known.x, known.y, known.value, self.reached, reason, dict(counts)
         )
