@@ -24,6 +24,8 @@ from verifier.search.strategy import Strategy
 from verifier.search.task import Outcome, Task
 from verifier.settings import Gap
 
+AIMED = Fraction(99, 100)  # of the gap, so that rounding does not leave a little more than was asked for
+
 
 class Minimum:
     """Of what `incumbent` is about, over the boxes of the task, whose problem has that one row for each box. `lower`
@@ -76,7 +78,7 @@ class Minimum:
     def _aim(self, dtype: torch.dtype) -> float:
         """The offset of the row with which a positive margin is as good as the gap asks for."""
         upper = self.incumbent.upper
-        value = Fraction(upper) - Fraction(self.gap.at(upper))
+        value = Fraction(upper) - AIMED * Fraction(self.gap.at(upper))
         return float(round_fractions([self.incumbent.constant - value], NUMPY[dtype], -1)[0])
 
     def _ease(self) -> None:
