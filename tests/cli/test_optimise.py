@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -64,7 +65,7 @@ def test_the_intervals_go_to_stdout_and_the_rest_to_stderr(sense, text, optimisi
     assert out == text
     for found in FOUND.values():
         assert (found.reason in err) == (sense in (found.sense, "both"))
-    assert ("search" in err and "0.125" in err) or sense == "max"
+    assert "onnxruntime computes" in err and "search" in err
 
 
 def test_quiet_says_nothing_else(optimising, files, capsys):
@@ -138,9 +139,7 @@ def test_a_real_network(capsys):
     assert run(["optimise", model, question, "--output", "Y_0 - Y_1", "--timeout", "250"]) == 0
     out, err = capsys.readouterr()
     assert err.count("the gap asked for is reached") == 2
-    ends = [
-        line.split(": between ")[1].split(" (gap")[0].split(" and ") for line in out.splitlines() if "between" in line
-    ]
+    ends = re.findall(r"between (\S+) and (\S+) ", out)
     (low, least), (most, high) = [[float(end) for end in pair] for pair in ends]
     assert low <= least < most <= high and least - low < 1e-4 and high - most < 1e-4
     from verifier import load
