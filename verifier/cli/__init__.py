@@ -1,6 +1,6 @@
 """The command line: one file per command, and here the way from errors to exit codes.
 
-    0  any verdict (with --sat-exit-codes: 10 for sat, 20 for unsat)      2  the call is wrong
+    0  any answer (with --sat-exit-codes: 10 for sat, 20 for unsat)      2  the call is wrong
     3  a file cannot be used        4  a solver is missing or failed     70  internal error
     130  interrupted                                                    141  the reader of the output went away
 

@@ -27,9 +27,16 @@ SENSES = {"min": ("min",), "max": ("max",), "both": ("min", "max")}
 @click.argument("question", metavar="PROPERTY")
 @click.option("--output", required=True, metavar="FORM", help="What is optimised, for example 'Y_0 - 2*Y_1/3 + 0.5'.")
 @click.option("--sense", type=click.Choice(list(SENSES)), default="both", show_default=True, help="Which end.")
-@click.option("--gap", type=float, default=1e-6, show_default=True, metavar="SIZE", help="That is near enough.")
 @click.option(
-    "--relative-gap", type=float, default=1e-4, show_default=True, metavar="SHARE", help="Of the value, likewise."
+    "--gap", type=float, default=1e-6, show_default=True, metavar="SIZE", help="Width of the intervals to reach."
+)
+@click.option(
+    "--relative-gap",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    metavar="SHARE",
+    help="Likewise, of the value; the larger one counts.",
 )
 @click.option(
     "--timeout", type=float, default=300.0, show_default=True, metavar="SECONDS", help="For everything together."
