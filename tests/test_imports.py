@@ -22,6 +22,7 @@ LAYERS = [
     {"frontend", "bounding", "attack", "backends", "certify"},
     {"search"},
     {"pipeline"},
+    {"optimisation"},
     {"run", "report", "cli", "__main__"},
 ]
 EXCEPTIONS = {("backends", "bounding"), ("cli", "report"), ("cli", "run"), ("run", "report"), ("__main__", "cli")}

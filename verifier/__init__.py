@@ -14,24 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from verifier import errors as errors
+    from verifier.core.extremum import Extremum as Extremum
     from verifier.core.verdict import Status as Status
     from verifier.core.verdict import Verdict as Verdict
     from verifier.frontend.network import load as load
     from verifier.frontend.vnnlib import read_property as read_property
+    from verifier.optimisation import optimise as optimise
     from verifier.pipeline import bounds as bounds
     from verifier.pipeline import verify as verify
+    from verifier.settings import Gap as Gap
     from verifier.settings import Settings as Settings
 
 __version__ = "0.1.0"
 
 # Public name: the module that has it and what it is called there ("" for the module itself).
 _HOMES = {
+    "Extremum": ("verifier.core.extremum", "Extremum"),
+    "Gap": ("verifier.settings", "Gap"),
     "Settings": ("verifier.settings", "Settings"),
     "Status": ("verifier.core.verdict", "Status"),
     "Verdict": ("verifier.core.verdict", "Verdict"),
     "bounds": ("verifier.pipeline", "bounds"),
     "errors": ("verifier.errors", ""),
     "load": ("verifier.frontend.network", "load"),
+    "optimise": ("verifier.optimisation", "optimise"),
     "read_property": ("verifier.frontend.vnnlib", "read_property"),
     "verify": ("verifier.pipeline", "verify"),
 }
@@ -41,8 +47,11 @@ __all__ = [  # noqa: RUF022, in the order in which they are needed
     "read_property",
     "verify",
     "bounds",
+    "optimise",
     "Verdict",
     "Status",
+    "Extremum",
+    "Gap",
     "Settings",
     "errors",
     "__version__",

@@ -6,7 +6,7 @@ Both doors, the command line and the Python interface, come through here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -47,7 +47,7 @@ def verify(
     do not fit, a network that onnxruntime computes differently); whatever can be asked gets a verdict, with a reason.
     """
     settings = settings or Settings()
-    run = _Run(query, observer, time.monotonic() + (timeout or settings.timeout) - CLOSING)
+    run = _Run(observer, time.monotonic() + (timeout or settings.timeout) - CLOSING, query=query)
     _check_sizes(network, query)
     if not query.disjuncts:
         observer(Notice("the property's constraints contradict each other: NOTHING WAS VERIFIED", loud=True))
@@ -55,9 +55,9 @@ def verify(
     with torch.no_grad():
         with run.stage("replay"):
             replay(network)
-            replay(network, _points_of(query, network))
+            replay(network, points_of(query.boxes, network))
         with run.stage("attack"):
-            device = _device(settings.device)
+            device = device_named(settings.device)
             problem = build_problem(query, torch.float32, device)
             falsifier = _falsifier(network, query, problem, device, settings.seed)
             if falsifier.quick(run.share(settings.attack)):
@@ -113,7 +113,7 @@ def bounds(
     found = (box,) if isinstance(box, Box) else box.boxes
     if any(len(one.lower) != network.graph.nodes[0].size for one in found):
         raise PropertyError(f"the box does not have {network.graph.nodes[0].size} inputs, as the network has")
-    program = prepare(network.graph, torch.float32, _device(settings.device))
+    program = prepare(network.graph, torch.float32, device_named(settings.device))
     effort = Effort(settings.memory // 2)
     return [_output_bounds(program, one, method, effort) for one in found]
 
@@ -127,10 +127,10 @@ def _output_bounds(program: Program, box: Box, method: str, effort: Effort) -> t
 
 
 @dataclass(eq=False)
-class _Run:
-    """What the stages of one call share: the clock, and how a verdict is written."""
+class Stages:
+    """What the stages of one call share: the clock, and who is told what they took. `deadline`: of `time.monotonic()`;
+    `stages`: seconds by name."""
 
-    query: Query
     observer: Observer
     deadline: float
     stages: dict[str, float] = field(default_factory=dict)
@@ -146,6 +146,13 @@ class _Run:
     def share(self, attack: AttackSettings) -> AttackSettings:
         """The attack's settings with at most a tenth of what time is left."""
         return replace(attack, seconds=min(attack.seconds, max(0.0, 0.1 * (self.deadline - time.monotonic()))))
+
+
+@dataclass(eq=False)
+class _Run(Stages):
+    """And how a verdict about `query` is written."""
+
+    query: Query = field(kw_only=True)
 
     def sat(self, reason: str, falsifier: Falsifier, outcome: Outcome | None = None) -> Verdict:
         verdict = self.verdict(Status.SAT, reason + " and replayed in onnxruntime", outcome)
@@ -192,19 +199,19 @@ def _check_sizes(network: Network, query: Query) -> None:
             )
 
 
-def _points_of(query: Query, network: Network) -> np.ndarray:
-    """Points of the property's boxes for the replay `[n, inputs]`: a centre, a corner, a random point, upper ends."""
+def points_of(boxes: Sequence[Box], network: Network) -> np.ndarray:
+    """Points of the boxes for the replay `[n, inputs]`: a centre, a corner, a random point, upper ends."""
     generator = np.random.default_rng(0)
     points = []
     for place in range(REPLAYED_POINTS):
-        lower, upper, _ = query.boxes[place % len(query.boxes)].inward(network.input_dtype.type)
+        lower, upper, _ = boxes[place % len(boxes)].inward(network.input_dtype.type)
         size = len(lower)
         weight = (np.full(size, 0.5), generator.integers(0, 2, size), generator.random(size), np.ones(size))[place]
         points.append(np.clip(lower + weight * (upper.astype(np.float64) - lower), lower, upper))
     return np.array(points)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available; use --device cpu")
     if name == "auto":

@@ -61,14 +61,33 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How near the two ends of a minimum or maximum have to come: `absolute`, or `relative` to the size of the value,
+    whichever is more."""
+
+    absolute: float = 1e-6
+    relative: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not all(0 <= part < float("inf") for part in (self.absolute, self.relative)):
+            raise UsageError(f"gaps must be numbers from 0 on, not {self.absolute} and {self.relative}")
+
+    def at(self, value: float) -> float:
+        """The gap that is near enough for this value."""
+        return max(self.absolute, self.relative * abs(value))
+
+
+@dataclass(frozen=True)
 class Settings:
     """`timeout`: wall-clock seconds for the whole call. `device`: cpu, cuda, or auto (cuda where there is one).
-    `memory`: bytes that bounds and frontier may take together. `seed`: of every random choice."""
+    `memory`: bytes that bounds and frontier may take together. `seed`: of every random choice. `gap`: of a minimum or a
+    maximum."""
 
     timeout: float = 300.0
     device: str = "auto"
     memory: int = 4 << 30
     seed: int = 0
+    gap: Gap = field(default_factory=Gap)
     attack: AttackSettings = field(default_factory=AttackSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
 

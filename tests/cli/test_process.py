@@ -31,6 +31,7 @@ def start(code: str, *arguments: str, **options: object) -> subprocess.Popen[str
         (["--help"], 0),
         (["--version"], 0),
         (["verify", "--help"], 0),
+        (["optimise", "--help"], 0),
         (["verify", "gone.onnx", "gone.vnnlib"], 3),
         (["info", "gone.onnx"], 3),
         (["verify", "--timeout", "-1", "gone.onnx", "gone.vnnlib"], 2),

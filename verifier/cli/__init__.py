@@ -1,6 +1,6 @@
 """The command line: one file per command, and here the way from errors to exit codes.
 
-    0  any verdict (with --sat-exit-codes: 10 for sat, 20 for unsat)      2  the call is wrong
+    0  any answer (with --sat-exit-codes: 10 for sat, 20 for unsat)      2  the call is wrong
     3  a file cannot be used        4  a solver is missing or failed     70  internal error
     130  interrupted                                                    141  the reader of the output went away
 
@@ -19,6 +19,7 @@ import click
 from verifier import __version__
 from verifier.cli.bounds import bounds_command
 from verifier.cli.info import info_command
+from verifier.cli.optimise import optimise_command
 from verifier.cli.output import say
 from verifier.cli.verify import verify_command
 from verifier.errors import VerifierError
@@ -42,6 +43,7 @@ def group() -> None:
 group.add_command(verify_command)
 group.add_command(bounds_command)
 group.add_command(info_command)
+group.add_command(optimise_command)
 
 
 def main() -> None:

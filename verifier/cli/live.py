@@ -7,26 +7,30 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from verifier.cli.output import say
-from verifier.core.events import Event, Notice, Progress, StageFinished
+from verifier.core.events import Enclosed, Event, Notice, Progress, StageFinished
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
+    from verifier.core.extremum import Extremum
+
 PLAIN_INTERVAL = 10.0
 
 
 class Display:
-    """Listens to a run and remembers its stage times in `stages`. All it shows goes to stderr.
+    """Listens to a run and remembers its stage times in `stages`, and what is proved of each extremum in `enclosed`, by
+    sense. All it shows goes to stderr.
 
     `quiet` hides everything but loud notices.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         self.stages: dict[str, float] = {}
+        self.enclosed: dict[str, Extremum] = {}
         self._quiet = quiet
         self._started = self._last_line = time.monotonic()
-        self._progress: Progress | None = None
+        self._at: Progress | Enclosed | None = None
         self._shown: set[str] = set()
         self._live: Live | None = None
 
@@ -47,7 +51,11 @@ class Display:
             case Notice(text, loud):
                 self.notice(text, loud)
             case Progress():
-                self._progress = event
+                self._at = event
+                self._plain_line()
+            case Enclosed(_, extremum):
+                self._at = event
+                self.enclosed[extremum.sense] = extremum
                 self._plain_line()
 
     def notice(self, text: str, loud: bool = False) -> None:
@@ -64,14 +72,18 @@ class Display:
     def line(self) -> str:
         """Where the run stands, in one line."""
         elapsed = time.monotonic() - self._started
-        if self._progress is None:
-            done = ", ".join(self.stages) or "starting"
-            return f"{elapsed:7.1f} s  {done if not self.stages else 'done: ' + done}"
-        at = self._progress
-        return (
-            f"{elapsed:7.1f} s  {at.open:,} open  {at.bounded:,} bounded  "
-            f"{100 * at.proved:.2f} % proved  worst bound {at.bound:.4g}"
-        )
+        match self._at:
+            case Progress() as at:
+                state = f"{at.open:,} open  {at.bounded:,} bounded  {100 * at.proved:.2f} % proved"
+                return f"{elapsed:7.1f} s  {state}  worst bound {at.bound:.4g}"
+            case Enclosed(_, found):
+                return f"{elapsed:7.1f} s  {found.statistics['open']:,} open  {found}"
+        return f"{elapsed:7.1f} s  " + ("done: " + ", ".join(self.stages) if self.stages else "starting")
+
+    def times(self, elapsed: float) -> str:
+        """What the stages took, of `elapsed` seconds."""
+        stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.stages.items())
+        return f"{elapsed:.2f} s in all" + (f" ({stages})" if stages else "")
 
     def __rich__(self) -> Text:
         from rich.text import Text

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
+
+from verifier.errors import UsageError
+from verifier.report.record import write_text
 
 
 def say(text: str) -> None:
@@ -15,3 +19,11 @@ def say(text: str) -> None:
 def answer(text: str) -> None:
     """A result on stdout."""
     print(text, flush=True)
+
+
+def write(path: Path, text: str) -> None:
+    """A file that was asked for."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error

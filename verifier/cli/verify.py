@@ -13,9 +13,9 @@ import click
 
 from verifier.cli.arguments import Size, device_option, model_file, property_file, writable
 from verifier.cli.live import Display
-from verifier.cli.output import answer, say
+from verifier.cli.output import answer, say, write
 from verifier.errors import UsageError
-from verifier.report.record import Request, build_record, record_text, write_text
+from verifier.report.record import Request, build_record, record_text
 from verifier.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def verify_command(paths: tuple[str, ...], networks: tuple[str, ...], **options:
     finally:
         if record_path is not None:
             request = Request(model_path, property_path, settings, stamp)
-            _write(record_path, record_text(build_record(request, verdict, display.stages, elapsed)))
+            write(record_path, record_text(build_record(request, verdict, display.stages, elapsed)))
         if witness_path is not None and witness:
-            _write(witness_path, witness + "\n")
+            write(witness_path, witness + "\n")
     _summarise(verdict, display, elapsed, options["quiet"])
     return SAT_EXIT_CODES.get(verdict.status.value, 0) if options["sat_exit_codes"] else 0
 
@@ -113,13 +113,6 @@ def _witness_text(verdict: Verdict) -> str:
     return "" if verdict.witness is None else format_witness(verdict.witness).rstrip("\n")
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
-
-
 def _summarise(verdict: Verdict, display: Display, elapsed: float, quiet: bool) -> None:
     for warning in verdict.warnings:
         display.notice(warning)
@@ -129,5 +122,4 @@ def _summarise(verdict: Verdict, display: Display, elapsed: float, quiet: bool) 
     if verdict.status.value in ("unknown", "timeout") and verdict.proved is not None:
         bound = "" if verdict.bound is None else f", worst open bound {verdict.bound:.6g}"
         say(f"proved {100 * verdict.proved:.3f} % of the input set{bound}")
-    stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in display.stages.items())
-    say(f"{elapsed:.2f} s in all" + (f" ({stages})" if stages else ""))
+    say(display.times(elapsed))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from verifier.core.extremum import Extremum
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Enclosed:
+    """What is proved of an extremum after a batch, `elapsed` seconds after the start of its search."""
+
+    elapsed: float
+    extremum: Extremum
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something the user should know; `loud` if the answer means less than it seems."""
 
@@ -34,7 +46,7 @@ class Notice:
     loud: bool = False
 
 
-Event = StageFinished | Progress | Notice
+Event = StageFinished | Progress | Enclosed | Notice
 Observer = Callable[[Event], None]
 
 

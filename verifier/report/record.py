@@ -10,7 +10,7 @@ import platform
 import resource
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from verifier import __version__
+from verifier.core.extremum import Extremum
 from verifier.core.verdict import Verdict, Witness
 from verifier.settings import Settings
 
@@ -38,8 +39,7 @@ class Request:
 
 def build_record(request: Request, verdict: Verdict, stages: Mapping[str, float], elapsed: float) -> dict[str, Any]:
     """Everything needed to repeat the run and to tabulate it. `stages` and `elapsed` in seconds."""
-    record = {
-        "schema_version": SCHEMA_VERSION,
+    answer = {
         "verdict": verdict.status.value,
         "reason": verdict.reason,
         "bound": verdict.bound,
@@ -47,6 +47,25 @@ def build_record(request: Request, verdict: Verdict, stages: Mapping[str, float]
         "warnings": list(verdict.warnings),
         "witness": None if verdict.witness is None else _witness(verdict.witness),
         "statistics": verdict.statistics,
+    }
+    return _record(answer, request, stages, elapsed)
+
+
+def build_extrema_record(
+    request: Request, output: str, extrema: Iterable[Extremum], stages: Mapping[str, float], elapsed: float
+) -> dict[str, Any]:
+    """The same of an optimisation of `output`."""
+    answer = {
+        "output": output,
+        "extrema": {found.name: _extremum(found) for found in extrema},
+    }
+    return _record(answer, request, stages, elapsed)
+
+
+def _record(answer: Mapping[str, Any], request: Request, stages: Mapping[str, float], elapsed: float) -> dict[str, Any]:
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        **answer,
         "started": request.started,
         "elapsed": elapsed,
         "stages": dict(stages),
@@ -100,16 +119,31 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _witness(witness: Witness) -> dict[str, Any]:
+def _extremum(found: Extremum) -> dict[str, Any]:
     return {
-        "x": witness.x.ravel(),
-        "x_shape": list(witness.x.shape),
-        "x_type": str(witness.x.dtype),
-        "y": witness.y.ravel(),
-        "y_shape": list(witness.y.shape),
-        "y_type": str(witness.y.dtype),
-        "disjunct": witness.disjunct,
-        "rounded": list(witness.rounded),
+        "lower": found.lower,
+        "upper": found.upper,
+        "gap": found.gap,
+        "reached": found.reached,
+        "reason": found.reason,
+        **_point(found.x, found.y),
+        "value": found.value,
+        "statistics": found.statistics,
+    }
+
+
+def _witness(witness: Witness) -> dict[str, Any]:
+    return {**_point(witness.x, witness.y), "disjunct": witness.disjunct, "rounded": list(witness.rounded)}
+
+
+def _point(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    return {
+        "x": x.ravel(),
+        "x_shape": list(x.shape),
+        "x_type": str(x.dtype),
+        "y": y.ravel(),
+        "y_shape": list(y.shape),
+        "y_type": str(y.dtype),
     }
 
 

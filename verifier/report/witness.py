@@ -12,7 +12,12 @@ from verifier.core.verdict import Witness
 
 
 def format_witness(witness: Witness) -> str:
-    return "(" + "\n".join([*_pairs("X", witness.x), *_pairs("Y", witness.y)]) + ")"
+    return format_point(witness.x, witness.y)
+
+
+def format_point(x: np.ndarray, y: np.ndarray) -> str:
+    """An input and the output there, of any shape."""
+    return "(" + "\n".join([*_pairs("X", x), *_pairs("Y", y)]) + ")"
 
 
 def _pairs(letter: str, values: np.ndarray) -> list[str]:

@@ -39,7 +39,7 @@ def decide_exactly(task: Task) -> Outcome | None:
         except BackendError:
             return None
         if answer.status is Status.SAT:
-            return Outcome(found=True, open=0, stuck=0, bounded=number, proved=0.0, bound=0.0)
+            return Outcome(found=True, open=0, stuck=0, bounded=number, proved=0.0, bound=-float("inf"))
         if answer.status is not Status.UNSAT or not answer.checked:
             return None
     return Outcome(found=False, open=0, stuck=0, bounded=len(problem.real), proved=1.0, bound=float("inf"))

@@ -22,7 +22,7 @@ from verifier.core.rounding import narrow_down
 from verifier.core.stacked import cast, join, pick
 from verifier.search.branching import estimate, most_costly, split
 from verifier.search.measured import rise_of
-from verifier.search.rows import clip_by
+from verifier.search.rows import clip_by, proper
 from verifier.search.subproblems import Kept, Subproblems, short
 from verifier.search.task import Candidates, Limits
 from verifier.settings import SearchSettings
@@ -84,10 +84,10 @@ class Expander:
         dual = self.kept.dual(domains, objective)
         optimum = optimise(dual, self.kept.multipliers(domains), self.settings.ascent, self.limits.deadline)
         form = certain_bound(self.program, domains.box, found, self._index, objective, optimum.multipliers)
-        bound = self._recheck(domains, found, objective, optimum, form.minimum(domains.box)[:, 0])
+        bound = proper(self._recheck(domains, found, objective, optimum, form.minimum(domains.box)[:, 0]))
         lacking, raised = rise_of(domains.bound, bound)
         domains = domains.replace(bound=torch.fmax(bound, domains.bound), multipliers=short(optimum.multipliers))
-        still = (~(bound.isfinite() & (bound > 0))).nonzero().flatten()
+        still = (~(bound > 0)).nonzero().flatten()
         if len(still) and self.candidates(optimum.minimiser[still], domains.problem[still]):
             return Expanded(pick(domains, still), none, True, lacking, raised)
         domains = domains.replace(box=clip_by(form, domains.box))

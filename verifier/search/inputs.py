@@ -18,6 +18,8 @@ from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
+from verifier.core.problem import Problem
+from verifier.core.rounding import down, narrow_down
 from verifier.core.stacked import cast, pick
 from verifier.search.domains import DomainBatch
 from verifier.search.driver import Driver
@@ -54,6 +56,15 @@ class InputSearch(Driver[DomainBatch]):
         self.dear = self.dear or (seconds > DEAR * len(domains) and forward_pays(self.program, self._effort()))
         self.method.note(thorough, len(domains), *rise, seconds)
         return domains, children, stuck, found
+
+    def ease(self, problem: Problem) -> None:
+        """Go on with the same rows over the same boxes, but higher offsets: all proofs stay valid, and bounds rise by
+        the least rise of an offset."""
+        rise = down((problem.offset - self.problem.offset)[self.problem.owner >= 0].amin())
+        self.problem = problem
+        self.frontier.batches = [batch.replace(bound=down(batch.bound + rise)) for batch in self.frontier.batches]
+        if self.stuck:
+            self.stuck_bound = float(down(rise + self.stuck_bound))
 
     def take_back(self, domains: DomainBatch, undecided: Tensor, bounded: int) -> None:
         """Domains that were popped and worked on elsewhere, with `bounded` subproblems: those still `undecided` `[n]`
@@ -156,4 +167,5 @@ class InputSearch(Driver[DomainBatch]):
         wide = domains.replace(box=domains.box.to(precise.dtype))
         rows = cast(open_rows(self.problem, wide), precise.dtype)
         remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows, "crown"))
-        return remaining.replace(box=remaining.box.to(self.program.dtype), bound=remaining.bound.to(self.program.dtype))
+        dtype = self.program.dtype
+        return remaining.replace(box=remaining.box.to(dtype), bound=narrow_down(remaining.bound, dtype))

@@ -21,6 +21,7 @@ from verifier.core.stacked import join
 from verifier.search.branching import neuron_scores
 from verifier.search.ends import searched_ends
 from verifier.search.neurons import objective_of
+from verifier.search.rows import proper
 from verifier.search.subproblems import Kept, Subproblems, whole_boxes
 from verifier.search.task import Task
 
@@ -85,8 +86,8 @@ class Root:
             self.influence[origin] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[origin].size)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
         bounds = [self._optimised(*part.T) for part in parts]
-        self.bound = torch.fmax(self.bound, torch.cat([self.bound[:0], *bounds]))
-        rest = (~(self.bound.isfinite() & (self.bound > 0))).nonzero().flatten()
+        self.bound = torch.fmax(self.bound, proper(torch.cat([self.bound[:0], *bounds])))
+        rest = (~(self.bound > 0)).nonzero().flatten()
         self.pairs, self.bound = self.pairs[rest], self.bound[rest]
 
     def _optimised(self, which: Tensor, slot: Tensor) -> Tensor:

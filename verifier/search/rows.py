@@ -52,10 +52,14 @@ def refuted(bounds: Tensor, owner: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     Only a finite positive bound refutes; NaN counts as minus infinity.
     """
-    usable = torch.where(bounds.isfinite(), bounds, -torch.inf)
     best = bounds.new_full((len(bounds), count + 1), -torch.inf)
-    best = best.scatter_reduce(1, torch.where(owner < 0, count, owner), usable, "amax")[:, :count]
+    best = best.scatter_reduce(1, torch.where(owner < 0, count, owner), proper(bounds), "amax")[:, :count]
     return best > 0, best
+
+
+def proper(bounds: Tensor) -> Tensor:
+    """Lower bounds, of which those that are not finite say nothing: an overflow proves nothing either."""
+    return torch.where(bounds.isfinite(), bounds, -torch.inf)
 
 
 def combine(form: LinearForm, box: Interval, owner: Tensor) -> Tensor:

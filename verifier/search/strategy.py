@@ -14,6 +14,7 @@ from torch import Tensor
 
 from verifier.bounding.nodes import NodeBounds
 from verifier.core.events import ignore
+from verifier.core.problem import Problem
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
@@ -38,6 +39,11 @@ class Strategy:
         self.inputs = InputSearch(task)
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
+
+    def ease(self, problem: Problem) -> None:
+        """Go on with an easier question: the same rows over the same boxes, with higher offsets."""
+        self.task = replace(self.task, problem=problem)
+        self.inputs.ease(problem)
 
     def first(self, pause: float) -> Outcome:
         """The cheap bounds, and `pause` seconds of splitting inputs."""
