@@ -54,7 +54,7 @@ class SearchSettings:
     batch: int = 2048
     width_exponent: float = 1.5
     root: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=40))
-    neurons: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=40))
+    neurons: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=80))
     ends: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5))
     ascent: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=20))
     levels: int = 4

@@ -30,7 +30,7 @@ from verifier.settings import AscentSettings
 CHECK_EVERY = 5  # iterations between looks at which rows are proved and which multipliers are the best so far
 DROPPED_SHARE = 0.25  # proved rows leave the loop when they are at least this share of it
 AFTERWARDS = 3.0  # iterations' time that is kept for this one and for what is made of the result
-ENOUGH_GAIN = 0.01  # of the bounds' size, between two looks: an ascent that gains less is over
+ENOUGH_GAIN = 0.005  # of the bounds' size, between two looks: an ascent that gains less is over
 
 
 @dataclass(frozen=True, eq=False)
