@@ -20,6 +20,7 @@ from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
 from verifier.search.root import Root
+from verifier.search.splitting import splittable
 from verifier.search.task import Outcome, Task
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
@@ -54,7 +55,7 @@ class Strategy:
         if not self._neurons_serve() or self.inputs.late:
             return self.inputs.run()
         problem = self.task.problem
-        varying = (problem.box.upper > problem.box.lower).flatten(1).sum(1)
+        varying = splittable(problem.box).sum(1)
         hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(problem.disjuncts)):
             return search_neurons(self.task, problem.real, self.inputs.whole)[1]
