@@ -52,11 +52,11 @@ class Strategy:
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
-        if not self._neurons_serve() or self.inputs.late:
-            return self.inputs.run()
         problem = self.task.problem
-        varying = splittable(problem.box).sum(1)
-        hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
+        varying = int(splittable(problem.box).sum(1).max())
+        if not varying or not self._neurons_serve() or self.inputs.late:
+            return self.inputs.run()
+        hopeless = varying > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(problem.disjuncts)):
             return search_neurons(self.task, problem.real, self.inputs.whole)[1]
         return self._exactly() or self._in_turns()
