@@ -12,7 +12,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from verifier.bounding.engine import Effort
 from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.precision import rounding_prevails
 from verifier.core.events import ignore
 from verifier.core.problem import Problem
 from verifier.search.exact import decide_exactly
@@ -36,8 +38,8 @@ class Strategy:
     """Decides a task with both searches. `run` may be called again to go on where it stopped."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.inputs = InputSearch(task)
+        self.task = task.in_double() if _rounding_prevails(task) else task
+        self.inputs = InputSearch(self.task)
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
 
@@ -113,6 +115,12 @@ class Strategy:
         """Each box needs bounds and planes of every node."""
         floats = boxes * self.task.program.graph.size
         return floats * 32 < self.task.limits.memory // 4
+
+
+def _rounding_prevails(task: Task) -> bool:
+    """By the first box. Rows that were rounded to single precision are not known any better in double."""
+    box, effort = task.problem.box.select(slice(0, 1)), Effort(task.limits.memory // 2)
+    return task.problem.exact and rounding_prevails(task.program, task.precise, box, effort)
 
 
 def search_neurons(task: Task, still: Tensor, found: NodeBounds | None = None) -> tuple[NeuronSearch, Outcome]:
