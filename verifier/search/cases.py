@@ -21,6 +21,7 @@ from verifier.core.problem import Problem, with_exact_inputs
 from verifier.core.query import Query
 from verifier.core.rounding import down, up
 from verifier.core.stacked import join
+from verifier.errors import ReplayError
 from verifier.search.roundings import LARGEST, Separated, separate
 from verifier.search.task import Candidates
 
@@ -62,7 +63,17 @@ def by_cases(graph: Graph, query: Query, device: torch.device | str) -> Cases | 
         boxes.append(found)
         owner += [number] * len(found.lower)
     which = torch.tensor(owner, device=problem.row.device)
-    return Cases(separated.rest, _over(problem, which, join(boxes)), which // 2, graph.nodes[0].size)
+    cases = Cases(separated.rest, _over(problem, which, join(boxes)), which // 2, graph.nodes[0].size)
+    _replay(graph, cases)
+    return cases
+
+
+def _replay(graph: Graph, cases: Cases) -> None:
+    """Raises `ReplayError` where the rest differs from the original, at a corner of the first and of the last box."""
+    x = cases.problem.box.lower[[0, -1]].cpu()
+    original = graph.evaluate(x[:, : cases.inputs].reshape(-1, *graph.input_shape))
+    if not torch.allclose(cases.graph.evaluate(x), original, rtol=1e-9, atol=1e-9, equal_nan=True):
+        raise ReplayError("the network and its form by cases disagree; please report this network")
 
 
 def _boxes(separated: Separated, box: Interval, most: int) -> Interval | None:
