@@ -64,7 +64,8 @@ def verify(
             falsifier = _falsifier(network, query, problem, device, settings.seed)
             if falsifier.quick(run.share(settings.attack)):
                 return run.sat("a violation was found by sampling or gradient descent", falsifier)
-        graph, candidates = network.graph, falsifier.suspects
+        graph = network.graph
+        candidates: Candidates = falsifier.suspects
         missing = unbounded_nodes(graph)
         if missing:
             with run.stage("bound"):

@@ -140,16 +140,22 @@ def test_what_cannot_be_enumerated_is_left_alone(small: Network, monkeypatch: py
     assert by_cases(small.graph, asks(0.0, box_of()), "cpu") is None
 
 
-def test_an_input_that_is_also_read_as_it_is(tmp_path: Path) -> None:
+def test_an_input_that_is_rounded_together_with_one_that_is_not(tmp_path: Path) -> None:
+    """x_1 is read as it is, so that the rounding of both is none of what is enumerated, and reads x_0 as well."""
     nodes = [
-        node("Cast", ("x",), ("place",), to=7),
+        node("Cast", ("x",), ("both",), to=7),
+        node("Cast", ("both",), ("values",), to=1),
+        node("Gather", ("x", "one"), ("itself",)),
+        node("Gather", ("x", "nought"), ("first",)),
+        node("Cast", ("first",), ("place",), to=7),
         node("Gather", ("table", "place"), ("looked_up",)),
-        node("Add", ("looked_up", "x"), ("y",)),
+        node("Sum", ("values", "itself", "looked_up"), ("y",)),
     ]
-    table = {"table": np.array([3.0, 1.0, 2.0], dtype=np.float32)}
-    both = load_nodes(tmp_path, nodes, (1,), constants=table)
-    query = Query(1, 1, (Disjunct(Box((Fraction(0),), (Fraction(2),)), (Row((), ((0, Fraction(1)),), Fraction(0)),)),))
-    assert by_cases(both.graph, query, "cpu") is None
+    constants = {"table": np.ones(3, np.float32), "one": np.array([1]), "nought": np.array([0])}
+    mixed = load_nodes(tmp_path, nodes, (2,), constants=constants)
+    box = Box((Fraction(0),) * 2, (Fraction(2),) * 2)
+    query = Query(2, 2, (Disjunct(box, (Row((), ((0, Fraction(1)),), Fraction(0)),)),))
+    assert by_cases(mixed.graph, query, "cpu") is None
 
 
 def test_fixed_inputs_as_written_and_as_read() -> None:

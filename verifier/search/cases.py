@@ -54,7 +54,9 @@ def by_cases(graph: Graph, query: Query, device: torch.device | str) -> Cases | 
     separated = separate(graph, linear)
     if separated is None or unbounded_nodes(separated.rest):
         return None
-    size, boxes, owner = separated.rest.nodes[0].size, [], []
+    size = separated.rest.nodes[0].size
+    boxes: list[Interval] = []
+    owner: list[int] = []
     for number in range(len(problem.row)):
         box = problem.box.select(slice(number, number + 1))
         found = _boxes(separated, Interval(flat(box.lower), flat(box.upper)), MOST_NUMBERS // size - len(owner))
