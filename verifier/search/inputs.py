@@ -107,8 +107,9 @@ class InputSearch(Driver[DomainBatch]):
         fixed = ~splittable(domains.box).any(1)
         if self.problem.exact and bool(fixed.any()):  # rounding is all that their bounds can lack
             left = self._last_resort(domains.select(fixed))
-            found = bool(len(left)) and self.task.candidates(left.box.lower, left.problem)
-            return domains.select(~fixed), left, found, (0.0, 0.0)
+            if len(left) and self.task.candidates(left.box.lower, left.problem):
+                return domains, domains.select(slice(0, 0)), True, (0.0, 0.0)
+            return domains.select(~fixed), left, False, (0.0, 0.0)
         rows, before = open_rows(self.problem, domains), domains.bound
         form = self._bound(self.program, domains.box, rows, method)
         domains, rows, form, after = self._close(domains, rows, form)
