@@ -18,6 +18,7 @@ from verifier.attack.falsifier import Falsifier, Original
 from verifier.bounding.engine import METHODS, Effort, output_interval
 from verifier.bounding.program import Program, prepare, unbounded_nodes
 from verifier.core.events import Notice, Observer, StageFinished, ignore
+from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem, build_problem
 from verifier.core.query import Box, Query
@@ -25,8 +26,9 @@ from verifier.core.verdict import Status, Verdict
 from verifier.errors import PropertyError, UsageError
 from verifier.frontend.network import Network
 from verifier.frontend.replay import replay
+from verifier.search.cases import by_cases
 from verifier.search.strategy import Strategy
-from verifier.search.task import Limits, Outcome, Task
+from verifier.search.task import Candidates, Limits, Outcome, Task
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
@@ -62,11 +64,17 @@ def verify(
             falsifier = _falsifier(network, query, problem, device, settings.seed)
             if falsifier.quick(run.share(settings.attack)):
                 return run.sat("a violation was found by sampling or gradient descent", falsifier)
-        missing = unbounded_nodes(network.graph)
+        graph = network.graph
+        candidates: Candidates = falsifier.suspects
+        missing = unbounded_nodes(graph)
         if missing:
-            return _without_bounds(run, falsifier, settings, [str(node) for node in missing])
+            with run.stage("bound"):
+                cases = by_cases(graph, query, device)
+            if cases is None:
+                return _without_bounds(run, falsifier, settings, [str(node) for node in missing])
+            graph, problem, candidates = cases.graph, cases.problem, cases.candidates(candidates)
         with run.stage("bound"):
-            search = _search(network, problem, device, settings, run, falsifier)
+            search = _search(graph, problem, device, settings, run, candidates)
             outcome = search.first(FIRST_SEARCH)
         if outcome.open and not outcome.found:
             with run.stage("attack"):
@@ -179,12 +187,12 @@ def _falsifier(network: Network, query: Query, problem: Problem, device: torch.d
 
 
 def _search(
-    network: Network, problem: Problem, device: torch.device, settings: Settings, run: _Run, falsifier: Falsifier
+    graph: Graph, problem: Problem, device: torch.device, settings: Settings, run: _Run, candidates: Candidates
 ) -> Strategy:
-    program = prepare(network.graph, torch.float32, device)
-    precise = cache(lambda: prepare(network.graph, torch.float64, device))
+    program = prepare(graph, problem.box.lower.dtype, device)
+    precise = cache(lambda: prepare(graph, torch.float64, device))
     limits = Limits(run.deadline, settings.memory)
-    return Strategy(Task(problem, program, precise, settings.search, limits, falsifier.suspects, run.observer))
+    return Strategy(Task(problem, program, precise, settings.search, limits, candidates, run.observer))
 
 
 def _check_sizes(network: Network, query: Query) -> None:

@@ -60,3 +60,13 @@ def test_nothing_gained_and_no_time_taken() -> None:
     for _ in range(10):
         proof.note(proof.choose(), 0.0, 0.0)
         tree.note(tree.choose(), 0, 0.0, 0.0, 0.0)
+
+
+def test_a_worse_choice_splits_few_subproblems_however_cheap_they_are() -> None:
+    """Its subproblems take a hundredth of the time and gain nothing."""
+    tree, bounded = SmallerTree(), [0, 0]
+    for _ in range(400):
+        now = tree.choose()
+        bounded[now] += 4
+        tree.note(now, 4, 10.0, 5.0 if now else 0.0, 4.0 if now else 0.04)
+    assert 0 < bounded[False] <= 0.1 * sum(bounded) + 4

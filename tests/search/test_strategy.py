@@ -84,6 +84,15 @@ def test_agrees_with_enumeration_over_neurons_only(shape: str, memory: int, monk
     check(graph, random_parts(graph, 2, 3, 3, 500), memory)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agrees_with_enumeration_in_double_precision(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategy, "rounding_prevails", lambda *what: True)
+    graph = small_graph("relu", shape, 800)
+    parts = random_parts(graph, 2, 2, 2, 800)
+    assert strategy_of(graph, query_of(parts)).inputs.program.dtype == torch.float64
+    check(graph, parts)
+
+
 def near_miss(graph: Graph, boxes: int, seed: int) -> list[Part]:
     """Nothing is violated, and every box needs work."""
     generator, parts = np.random.default_rng(seed), []

@@ -320,3 +320,19 @@ def test_sums_in_parts_err_no_more_than_their_terms_say() -> None:
                 exact = dot(fractions(rows[0, spec]), own)
                 error = abs(Fraction(float(sums[0, spec])) - exact)
                 assert error <= Fraction(gamma(backward._terms(size), torch.float32)) * exact
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_of_integers_are_exact_and_others_are_rounded_outward(dtype: str) -> None:
+    generator, signs = torch.Generator().manual_seed(0), (1, -1, 1)
+    most = 2.0 / torch.finfo(DTYPES[dtype]).eps
+    whole = torch.randint(-1000, 1000, (3, 1, 200), generator=generator).to(DTYPES[dtype])
+    large = (torch.rand(3, 1, 200, generator=generator).to(DTYPES[dtype]) * most).round()
+    fraction = torch.randn(3, 1, 200, generator=generator).to(DTYPES[dtype])
+    for values, exact in ((whole, True), (large, False), (fraction, False)):
+        found = interval.sum_interval(Add(signs), tuple(Interval(x, x + 1) for x in values))
+        rows = zip(*(fractions(x) for x in values), *(fractions(x + 1) for x in values), strict=True)
+        for place, (a, b, c, above_a, above_b, above_c) in enumerate(rows):
+            low, high = Fraction(found.lower[0, place].item()), Fraction(found.upper[0, place].item())
+            assert low <= a - above_b + c and above_a - b + above_c <= high
+            assert not exact or (low, high) == (a - above_b + c, above_a - b + above_c)

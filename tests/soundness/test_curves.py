@@ -267,6 +267,15 @@ def test_a_point_has_tight_bounds(name: str, dtype: str) -> None:
             assert abs(slopes[0] * x + intercept - y) <= size * Fraction(1, 10**4), (line, float(x))
 
 
+@pytest.mark.parametrize("op", [Floor(), Ceil(), Round(), Positive(), Positive(False), IsNonzero(), IsNonzero(0.5)])
+def test_a_step_is_decided_at_a_point(op: Elementwise) -> None:
+    """Also at a jump, which is on one of its sides; a box that reaches beyond has both."""
+    x = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
+    value, wide = op.interval(Interval(x, x)), op.interval(Interval(x - 1, x + 1))
+    assert torch.equal(value.lower, op.evaluate(x)) and torch.equal(value.upper, op.evaluate(x))
+    assert (wide.lower <= op.evaluate(x - 1)).all() and (wide.upper >= op.evaluate(x + 1)).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*CURVES, *STEPS, *ONE_ARGUMENT])
 def test_ranges_shrink_with_the_box(name: str, dtype: str) -> None:

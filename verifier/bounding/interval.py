@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from verifier.bounding.program import Program
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.rounding import down, gamma, tiny, up
+from verifier.core.rounding import down, gamma, tiny, unit, up
+from verifier.ops import Add
 
 
 def interval_bounds(program: Program, box: Interval) -> dict[int, Interval]:
@@ -31,9 +33,28 @@ def node_interval(program: Program, position: int, bounds: dict[int, Interval], 
     arguments = tuple(bounds[source] for source in node.inputs)
     if isinstance(node.op, Elementwise):
         return node.op.interval(*arguments)
+    if isinstance(node.op, Add):
+        return sum_interval(node.op, arguments)
     absolute = program.absolute[position]
     assert isinstance(node.op, Affine) and absolute is not None
     return affine_interval(node.op, absolute, arguments)
+
+
+def sum_interval(op: Add, arguments: tuple[Interval, ...]) -> Interval:
+    """Sums of the ends. Those of integers are exact: what is decided about positions and equal values stays decided."""
+    signed = [a if sign > 0 else Interval(-a.upper, -a.lower) for sign, a in zip(op.signs, arguments, strict=True)]
+    low, high = torch.stack([a.lower for a in signed]), torch.stack([a.upper for a in signed])
+    (lower, below), (upper, above) = _total(low), _total(high)
+    return Interval(
+        torch.where(below == 0, lower, down(lower - below)), torch.where(above == 0, upper, up(upper + above))
+    )
+
+
+def _total(terms: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over the first axis, and how much it may be off."""
+    size = terms.abs().sum(0)
+    whole = (terms == terms.round()).all(0) & (size < 1 / unit(terms.dtype))
+    return terms.sum(0), torch.where(whole, 0.0, size * gamma(len(terms) + 2, terms.dtype))
 
 
 def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...]) -> Interval:

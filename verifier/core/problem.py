@@ -18,7 +18,7 @@ from torch import Tensor
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.query import Query
-from verifier.core.rationals import round_fractions
+from verifier.core.rationals import cast_fractions, round_fractions
 
 NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -133,6 +133,22 @@ def build_problem(query: Query, dtype: torch.dtype, device: torch.device | str) 
         input_rows=put(input_rows) if any(key[0] for key in keys) else None,
         exact=exact_out and exact_in,
     )
+
+
+def with_exact_inputs(query: Query, device: torch.device | str) -> Problem:
+    """In double precision, with the inputs that a box fixes as exact as that is. Each box is there twice, one after the
+    other: once with these inputs as they are written, once as a float32 network reads them."""
+    problem = build_problem(query, torch.float64, device)
+    lower, upper = (end.repeat_interleave(2, 0) for end in (problem.box.lower, problem.box.upper))
+    for number, box in enumerate(query.boxes):
+        fixed = [place for place, (low, high) in enumerate(zip(box.lower, box.upper, strict=True)) if low == high]
+        values = [box.lower[place] for place in fixed]
+        for end, direction in ((lower, -1), (upper, 1)):
+            written = round_fractions(values, np.float64, direction)
+            read = cast_fractions(values, np.float32).astype(np.float64)
+            end[2 * number : 2 * number + 2, fixed] = torch.from_numpy(np.stack([written, read])).to(device)
+    twice = torch.arange(len(problem.row), device=problem.row.device).repeat_interleave(2)
+    return problem.select(twice, Interval(lower, upper))
 
 
 def _dense(terms: list, size: int, dtype: torch.dtype) -> tuple[np.ndarray, bool]:

@@ -98,6 +98,8 @@ class Window:
         """The adjoint: `x` `[n, out, *narrow]` with the same `weight` to `[n, channels, *wide]`."""
         if self._interleaves(weight):
             return self._interleaved(x, weight)
+        if self.groups == 1 and set(self.stride) == {1}:
+            return self._turned(x, weight)
         function = _SPREAD[len(self.wide)]
         if self._regular():
             sizes = zip(self.wide, self.begin, self.span, strict=True)
@@ -106,6 +108,14 @@ class Window:
         x = function(x, weight, None, self.stride, 0, 0, self.groups, self.dilation)
         ends = zip(self.begin, self.span, self.wide, strict=True)
         return _pad(x, [(-begin, wide + begin - span) for begin, span, wide in ends])
+
+    def _turned(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Without strides wide[q] = sum_k w[k] narrow[q + begin - k]: a correlation with the kernel turned round, which
+        the library computes as fast or, in double precision, up to twenty times as fast."""
+        reach = (dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel, strict=True))
+        begin = tuple(most - own for most, own in zip(reach, self.begin, strict=True))
+        mirrored = replace(self, wide=self.narrow, narrow=self.wide, begin=begin)
+        return mirrored.correlate(x, weight.flip(*range(2, weight.dim())).transpose(0, 1))
 
     def _interleaves(self, weight: Tensor) -> bool:
         """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layers on images,

@@ -59,8 +59,10 @@ class IsNonzero(Steps):
         return (~(inputs[0].abs() <= self.margin)).to(inputs[0].dtype)
 
     def jumps(self, box: Interval) -> Sequence[Point]:
+        """An end of the box that is at a jump is on its lower side."""
         zero = torch.zeros_like(box.lower)
-        return [one_up(zero + end, zero, zero == 0) for end in sorted({-self.margin, self.margin})]
+        left, right = zero - self.margin, zero + self.margin
+        return one_up(left, zero, box.lower < left), one_up(right, zero, box.upper > right)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from verifier.search.domains import DomainBatch
 from verifier.search.driver import Driver
 from verifier.search.measured import BatchSize, SmallerTree, rise_of
 from verifier.search.rows import Rows, clip, combine, open_rows, refuted
-from verifier.search.splitting import split_repeatedly, steepness
+from verifier.search.splitting import split_repeatedly, splittable, steepness
 from verifier.search.task import Task
 
 CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
@@ -104,6 +104,12 @@ class InputSearch(Driver[DomainBatch]):
     def _step(self, domains: DomainBatch, method: str) -> tuple[DomainBatch, DomainBatch, bool, tuple[float, float]]:
         """One batch: its open children, the domains that cannot be split further, whether a violation was found, and
         what the bounds lacked and gained."""
+        fixed = ~splittable(domains.box).any(1)
+        if self.problem.exact and bool(fixed.any()):  # rounding is all that their bounds can lack
+            left = self._last_resort(domains.select(fixed))
+            if len(left) and self.task.candidates(left.box.lower, left.problem):
+                return domains, domains.select(slice(0, 0)), True, (0.0, 0.0)
+            return domains.select(~fixed), left, False, (0.0, 0.0)
         rows, before = open_rows(self.problem, domains), domains.bound
         form = self._bound(self.program, domains.box, rows, method)
         domains, rows, form, after = self._close(domains, rows, form)
@@ -127,7 +133,7 @@ class InputSearch(Driver[DomainBatch]):
     def _bound(self, program: Program, box: Interval, rows: Rows, method: str) -> LinearForm:
         effort = self._effort()
         nodes = bound_nodes(program, box, method, None, effort)
-        if self.whole is None and self.bounded == 0 and len(self.problem.row) == 1:
+        if program is self.program and self.whole is None and self.bounded == 0 and len(self.problem.row) == 1:
             self.whole = nodes.without_forms()
         start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
@@ -164,8 +170,10 @@ class InputSearch(Driver[DomainBatch]):
         if not self.problem.exact:
             return domains
         precise = self.task.precise()
-        wide = domains.replace(box=domains.box.to(precise.dtype))
-        rows = cast(open_rows(self.problem, wide), precise.dtype)
-        remaining, *_ = self._close(wide, rows, self._bound(precise, wide.box, rows, "crown"))
+        remaining = domains.replace(box=domains.box.to(precise.dtype))
+        for method in ("interval", "crown"):
+            if len(remaining):
+                rows = cast(open_rows(self.problem, remaining), precise.dtype)
+                remaining, *_ = self._close(remaining, rows, self._bound(precise, remaining.box, rows, method))
         dtype = self.program.dtype
         return remaining.replace(box=remaining.box.to(dtype), bound=narrow_down(remaining.bound, dtype))

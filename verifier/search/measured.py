@@ -38,10 +38,14 @@ class Alternative(ABC):
         self.seconds, self.spent = [0.0, 0.0], [0.0, 0.0]
 
     def choose(self) -> bool:
-        if 0.0 in self.spent:
-            return self.spent[1] == 0.0
-        best = self.worth(True) > self.worth(False)
-        return best != (self.spent[not best] < EXPLORED * sum(self.spent))
+        if not self.spent[1]:
+            return True
+        best = not self.spent[0] or self.worth(True) > self.worth(False)
+        return best != self._explores(not best)
+
+    def _explores(self, choice: bool) -> bool:
+        """Whether there is enough to spare for the choice that was worse."""
+        return self.spent[choice] < EXPLORED * sum(self.spent)
 
     @abstractmethod
     def worth(self, choice: bool) -> float: ...
@@ -68,17 +72,23 @@ class FasterProof(Alternative):
 
 class SmallerTree(Alternative):
     """What is expected to end a binary tree sooner: where a split raises a bound by the share r of what it lacks, about
-    2^(1/r) subproblems are needed, each at the price measured. A rise counts far more than a price."""
+    2^(1/r) subproblems are needed, each at the price measured. A rise counts far more than a price. Subproblems that
+    the worse choice leaves open have been split in vain, so that their number is limited, too."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.bounded = [0, 0]
         self.count, self.lacking, self.raised = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
 
     def note(self, choice: bool, count: int, lacking: float, raised: float, seconds: float) -> None:
         """A batch of `count` subproblems whose parents' bounds lacked so much in sum, and rose by so much."""
         self._took(choice, seconds)
+        self.bounded[choice] += count
         for sums, value in ((self.count, count), (self.lacking, lacking), (self.raised, raised)):
             sums[choice] = MEMORY * sums[choice] + value
+
+    def _explores(self, choice: bool) -> bool:
+        return super()._explores(choice) and self.bounded[choice] + 1 <= EXPLORED * sum(self.bounded)
 
     def worth(self, choice: bool) -> float:
         price = self.seconds[choice] / max(self.count[choice], 1e-9)

@@ -19,15 +19,19 @@ def steepness(coefficients: Tensor, owner: Tensor) -> Tensor:
     return torch.where((owner < 0).unsqueeze(2), 0.0, coefficients.abs()).amax(1)
 
 
+def splittable(box: Interval) -> Tensor:
+    """Which inputs have a number between their ends, `[n, d]`."""
+    lower, upper = flat(box.lower), flat(box.upper)
+    middle = lower / 2 + upper / 2
+    return (middle > lower) & (middle < upper)
+
+
 def choose_input(steep: Tensor, box: Interval, exponent: float) -> Tensor:
     """The input with the largest  steep_i * width_i ** exponent, `[n]`; -1 where no input can be split."""
-    lower, upper = flat(box.lower), flat(box.upper)
-    width = upper - lower
-    middle = lower / 2 + upper / 2
-    possible = (middle > lower) & (middle < upper)
+    width = flat(box.upper) - flat(box.lower)
     score = torch.nan_to_num(steep * width**exponent, nan=0.0, posinf=torch.finfo(width.dtype).max)
     # width alone decides where no row depends on any input
-    score = torch.where(possible, score + width * torch.finfo(width.dtype).tiny, -1.0)
+    score = torch.where(splittable(box), score + width * torch.finfo(width.dtype).tiny, -1.0)
     best, chosen = score.max(1)
     return torch.where(best >= 0, chosen, -1)
 

@@ -12,7 +12,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from verifier.bounding.engine import Effort
 from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.precision import rounding_prevails
 from verifier.core.events import ignore
 from verifier.core.problem import Problem
 from verifier.search.exact import decide_exactly
@@ -20,6 +22,7 @@ from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
 from verifier.search.root import Root
+from verifier.search.splitting import splittable
 from verifier.search.task import Outcome, Task
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
@@ -35,8 +38,8 @@ class Strategy:
     """Decides a task with both searches. `run` may be called again to go on where it stopped."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.inputs = InputSearch(task)
+        self.task = task.in_double() if _rounding_prevails(task) else task
+        self.inputs = InputSearch(self.task)
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
 
@@ -51,11 +54,11 @@ class Strategy:
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
-        if not self._neurons_serve() or self.inputs.late:
-            return self.inputs.run()
         problem = self.task.problem
-        varying = (problem.box.upper > problem.box.lower).flatten(1).sum(1)
-        hopeless = int(varying.max()) > MANY_INPUTS and self.inputs.proved < PROMISING
+        varying = int(splittable(problem.box).sum(1).max())
+        if not varying or not self._neurons_serve() or self.inputs.late:
+            return self.inputs.run()
+        hopeless = varying > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(problem.disjuncts)):
             return search_neurons(self.task, problem.real, self.inputs.whole)[1]
         return self._exactly() or self._in_turns()
@@ -112,6 +115,12 @@ class Strategy:
         """Each box needs bounds and planes of every node."""
         floats = boxes * self.task.program.graph.size
         return floats * 32 < self.task.limits.memory // 4
+
+
+def _rounding_prevails(task: Task) -> bool:
+    """By the first box. Rows that were rounded to single precision are not known any better in double."""
+    box, effort = task.problem.box.select(slice(0, 1)), Effort(task.limits.memory // 2)
+    return task.problem.exact and rounding_prevails(task.program, task.precise, box, effort)
 
 
 def search_neurons(task: Task, still: Tensor, found: NodeBounds | None = None) -> tuple[NeuronSearch, Outcome]:

@@ -33,6 +33,7 @@ from verifier.ops import (
     Maximum,
     Minimum,
     Positive,
+    Round,
     Share,
     Sigmoid,
     Softmax,
@@ -118,7 +119,8 @@ def _position_of_largest(call: Call, elements: list[Variable], last: bool) -> Va
     terms = [win if place == 1 else scale(call, win, float(place)) for place, win in enumerate(wins[1:], start=1)]
     if len(terms) == 1:
         return terms[0]
-    return call.emit(Clip(0.0, len(elements) - 1.0), call.emit(Add((1,) * len(terms)), *terms))
+    total = call.emit(Clip(0.0, len(elements) - 1.0), call.emit(Add((1,) * len(terms)), *terms))
+    return call.emit(Round(), total)  # so that rounded bounds of a decided position are that integer
 
 
 def _wins(call: Call, elements: list[Variable], last: bool) -> list[Variable]:
