@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.backends.test_exact import pooled, prepared
+from tests.backends.test_checked import pooled, subproblems
 from tests.search.questions import ACTIVATIONS, SHAPES, random_parts, small_graph
 from verifier.backends.encoding import Encoding, encode
 from verifier.backends.envelope import Envelopes
 from verifier.backends.neurons import NodeNeurons, node_neurons
-from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
@@ -34,11 +33,8 @@ class Case:
 
 
 def encoded(graph: Graph, seed: int) -> Case:
-    program, problem = prepared(graph, random_parts(graph, 1, 1, 2, seed))
-    box = problem.box.reshape(-1, *program.graph.input_shape)
-    with torch.no_grad():
-        found = bound_nodes(program, box, "interval")
-        return Case(program, problem, found, encode(program, found, problem, box, 0, 0))
+    subproblem = subproblems(graph, random_parts(graph, 1, 1, 2, seed), "interval")[0]
+    return Case(subproblem.program, subproblem.problem, subproblem.found, encode(subproblem))
 
 
 def exact_point(case: Case, x: torch.Tensor) -> list[Fraction]:
