@@ -13,6 +13,7 @@ from tests.backends.test_checked import pooled, subproblems
 from tests.search.questions import ACTIVATIONS, SHAPES, random_parts, small_graph
 from verifier.backends.encoding import Encoding, encode
 from verifier.backends.envelope import Envelopes
+from verifier.backends.mixed import mixed_program
 from verifier.backends.neurons import NodeNeurons, node_neurons
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
@@ -79,12 +80,22 @@ def inside(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, point: list[Fr
     return True
 
 
+def in_phases(encoding: Encoding, point: list[Fraction]) -> list[Fraction]:
+    """The columns of the mixed-integer program: a binary is 1 where its column has begun, idle columns are left out."""
+    neurons = encoding.neurons
+    bend, slot = neurons.bend[:, None], np.arange(neurons.real.shape[1])
+    marked = neurons.real & (~bend | (slot > 0))
+    idle = neurons.columns[neurons.bend & (neurons.real.sum(1) > 1) & (neurons.gains[:, 0] == 0), 0]
+    binaries = [Fraction(point[column] > 0) for column in neurons.columns[marked].tolist()]
+    return [value for column, value in enumerate(point) if column not in idle] + binaries
+
+
 def check(graph: Graph, seed: int) -> None:
     case = encoded(graph, seed)
     problem, encoding = case.problem, case.encoding
     generator, linear = np.random.default_rng(seed), encoding.program
     lower, upper = flat(problem.box.lower)[0].numpy(), flat(problem.box.upper)[0].numpy()
-    envelopes = Envelopes(encoding)
+    envelopes, mixed = Envelopes(encoding), mixed_program(encoding)
     wanted = np.ones(len(encoding.neurons), dtype=bool)
     cuts = [envelopes.at(generator.uniform(linear.lower, linear.upper), wanted) for _ in range(5)]
     for _ in range(POINTS):
@@ -93,6 +104,7 @@ def check(graph: Graph, seed: int) -> None:
         ends = zip(linear.lower.tolist(), point, linear.upper.tolist(), strict=True)
         assert all(Fraction(low) <= value <= Fraction(high) for low, value, high in ends)
         assert inside(linear.matrix, linear.low, linear.high, point)
+        assert inside(mixed.matrix, mixed.low, mixed.high, in_phases(encoding, point))
         for cut in cuts:
             assert inside(cut.matrix, np.full(len(cut.high), -np.inf), cut.high, point)
 

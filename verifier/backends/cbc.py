@@ -19,6 +19,7 @@ STATUSES = {
     (-1, -1): MixedStatus.INFEASIBLE,
     (-1, 0): MixedStatus.INFEASIBLE,  # found by branching
 }
+SOLVED = (1, 2)  # the second numbers with which there is a point
 
 
 class Cbc:
@@ -43,9 +44,11 @@ class Cbc:
         status = self.problem.status, self.problem.sol_status
         if status not in STATUSES:
             raise BackendError(f"CBC could not solve a mixed-integer program: its status is {status}")
-        values = [column.varValue for column in self.columns]
-        found = STATUSES[status] is not MixedStatus.INFEASIBLE and None not in values
-        return MixedResult(STATUSES[status], np.array(values, dtype=np.float64) if found else None)
+        return MixedResult(STATUSES[status], self._point() if status[1] in SOLVED else None)
+
+    def _point(self) -> np.ndarray:
+        """Columns that no row has are not in the files: any value will do."""
+        return np.array([c.lowBound if c.varValue is None else c.varValue for c in self.columns], dtype=np.float64)
 
     def _problem(self, program: MixedProgram) -> tuple[Any, list[Any]]:
         pulp = self.pulp

@@ -105,6 +105,12 @@ class ChildMixed:
         return MixedResult(MixedStatus.STOPPED) if reply is None else reply
 
 
+def made(home: str, program: LinearProgram) -> Any:
+    """The solver at `home`, in this process."""
+    module, _, name = home.partition(":")
+    return getattr(import_module(module), name)(program)
+
+
 def _end(process: subprocess.Popen[bytes], pipe: Connection, folder: tempfile.TemporaryDirectory[str]) -> None:
     pipe.close()
     with contextlib.suppress(ProcessLookupError):
@@ -126,8 +132,7 @@ def serve(pipe: Connection) -> None:
         reply: object = None
         try:
             if failed is None and solver is None:
-                module, _, maker = name.partition(":")
-                solver = getattr(import_module(module), maker)(*arguments)
+                solver = made(name, *arguments)
             elif failed is None:
                 reply = getattr(solver, name)(*arguments)
         except BackendError as error:

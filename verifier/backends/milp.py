@@ -7,6 +7,7 @@ looked at like any other.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from verifier.backends.child import ChildMixed
 from verifier.backends.encoding import encoded
 from verifier.backends.mixed import mixed_program
-from verifier.backends.protocol import Answer, Backend, Budget, MixedProgram, MixedResult, MixedStatus
+from verifier.backends.protocol import Answer, Backend, Budget, MixedProgram, MixedResult, MixedSolver, MixedStatus
 from verifier.backends.subproblem import Subproblem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
@@ -41,15 +42,17 @@ HOMES = {
 
 @dataclass(frozen=True)
 class Mixed:
-    """A `Backend`: the solver of a name, in a process of its own."""
+    """A `Backend`: the solver of a name, made in a process of its own, or otherwise by `make`."""
 
     name: str
+    make: Callable[[str, MixedProgram], MixedSolver] = ChildMixed
 
     def supports(self, subproblem: Subproblem) -> str | None:
         return subproblem.obstacle()
 
     def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
-        encoding = encoded(subproblem)
+        home = HOMES[self.name]
+        encoding = encoded(subproblem.coarse() if home.exact else subproblem)
         if isinstance(encoding, Answer):
             return encoding
         program = mixed_program(encoding)
@@ -57,9 +60,9 @@ class Mixed:
         low, high = float(program.lower[margin]), float(program.upper[margin])
         if low > 0:
             return Answer(Status.UNSAT, "the least margin is positive without any search", checked=True, bound=low)
-        home, upper, tolerance = HOMES[self.name], program.upper.copy(), TOLERANCE * (high - low)
+        upper, tolerance = program.upper.copy(), TOLERANCE * (high - low)
         upper[margin] = min(high, 0.0 if home.exact else tolerance)
-        result = ChildMixed(home.place, replace(program, upper=upper)).minimise(-tolerance, budget.seconds)
+        result = self.make(home.place, replace(program, upper=upper)).minimise(-tolerance, budget.seconds)
         return self._answer(subproblem, program, result)
 
     def _answer(self, subproblem: Subproblem, program: MixedProgram, result: MixedResult) -> Answer:
@@ -78,7 +81,8 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Reproved:
-    """A `Backend`: what the first one only says, the other proves, or contradicts."""
+    """A `Backend`: what the first one only says, the other proves, or contradicts; and what the first one leaves open,
+    the other may decide."""
 
     first: Backend
     proof: Backend
@@ -89,9 +93,10 @@ class Reproved:
     def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
         half = Budget(time.monotonic() + FIRST_SHARE * budget.seconds, budget.stop)
         said = self.first.solve(subproblem, half)
-        if said.status is not Status.UNSAT or said.checked:
+        if said.status is Status.SAT or said.checked:
             return said
         proof = self.proof.solve(subproblem, budget)
         if proof.status is Status.SAT or proof.checked:
             return proof
-        return replace(proof, status=Status.UNKNOWN, reason=f"{said.reason}, which could not be proved: {proof.reason}")
+        reason = f"{said.reason}, which is not proved: {proof.reason}"
+        return replace(proof, status=Status.UNKNOWN, reason=reason) if said.status is Status.UNSAT else proof

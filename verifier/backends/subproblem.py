@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from verifier.core.problem import Problem
 from verifier.core.stacked import cast
 
 MOST_ENTRIES = 1 << 24  # of the matrix of a linear program, as numbers in memory (128 MiB)
+
+DIGITS = 12  # of coarse bounds: they are wider by a few parts in ten thousand
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,15 @@ class Subproblem:
     def contradicts(self) -> bool:
         """Whether the bounds of some neuron leave nothing."""
         return any(bool((bounds.lower > bounds.upper).any()) for bounds in self.found.intervals.values())
+
+    def coarse(self) -> Subproblem:
+        """The same with bounds of a few binary digits, rounded outward: for arithmetic whose cost grows with them."""
+        ends = lambda end, rounded: torch.ldexp(rounded(end.frexp()[0] * 2**DIGITS) / 2**DIGITS, end.frexp()[1])  # noqa: E731
+        intervals = {
+            position: Interval(ends(bounds.lower, torch.floor), ends(bounds.upper, torch.ceil))
+            for position, bounds in self.found.intervals.items()
+        }
+        return replace(self, found=replace(self.found, intervals=intervals))
 
     def violates(self, point: np.ndarray) -> bool:
         """Whether an input `[inputs]` is a violation, confirmed."""
