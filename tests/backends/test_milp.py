@@ -222,3 +222,14 @@ def test_two_layers_of_256_fit_into_the_free_licence(radius: float) -> None:
     assert program.matrix.shape == (3 * count + 1, 784 + 2 * count + 1)
     assert max(program.matrix.shape) <= 2000 < 784 + 3 * 512  # the last: pre-activation, value and phase of each
     assert Gurobi(program).minimise(-np.inf, 0.0).status is MixedStatus.STOPPED
+
+
+def test_coarse_bounds_are_wider_by_little() -> None:
+    old = question()
+    assert len(old.found.intervals) > 3
+    for position, coarse in old.coarse().found.intervals.items():
+        exact = old.found.intervals[position]
+        for wide, end, sign in ((coarse.lower, exact.lower, -1), (coarse.upper, exact.upper, 1)):
+            assert (sign * (wide - end) >= 0).all() and (sign * (wide - end) <= end.abs() / 1024).all()
+            digits = wide.frexp().mantissa * 2**12
+            assert (digits == digits.round()).all() and (wide.sign() == end.sign()).all()
