@@ -24,7 +24,7 @@ from verifier.errors import ModelError, PropertyError, UsageError
 from verifier.frontend.network import Network
 from verifier.frontend.output_form import parse_output_form
 from verifier.frontend.replay import replay
-from verifier.pipeline import CLOSING, FIRST_SEARCH, Stages, device_named, points_of
+from verifier.pipeline import CLOSING, Stages, device_named, points_of
 from verifier.search.incumbent import Incumbent
 from verifier.search.minimum import Minimum
 from verifier.search.task import Limits, Task
@@ -91,7 +91,7 @@ def _minimise(network: Network, boxes: tuple[Box, ...], form: OutputForm, settin
             problem, program, lambda: wide[0], settings.search, limits, lambda points, which: False, run.observer
         )
         minimum = Minimum(task, incumbent, settings.gap, generator)
-        minimum.first(FIRST_SEARCH)
+        minimum.first()
     with run.stage("search"):
         minimum.run()
     return minimum.extremum(_reason(minimum))

@@ -15,6 +15,9 @@ import numpy as np
 import torch
 
 from verifier.attack.falsifier import Falsifier, Original
+from verifier.backends.checked import Checked
+from verifier.backends.child import ChildSolver
+from verifier.backends.milp import Mixed, Reproved
 from verifier.bounding.engine import METHODS, Effort, output_interval
 from verifier.bounding.program import Program, prepare, unbounded_nodes
 from verifier.core.events import Notice, Observer, StageFinished, ignore
@@ -29,10 +32,10 @@ from verifier.frontend.replay import replay
 from verifier.search.cases import by_cases
 from verifier.search.strategy import Strategy
 from verifier.search.task import Candidates, Limits, Outcome, Task
+from verifier.search.whole import WholeSearch
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
-FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
 CLOSING = 0.2  # seconds kept for ending the search and writing the answer
 
 
@@ -75,7 +78,7 @@ def verify(
             graph, problem, candidates = cases.graph, cases.problem, cases.candidates(candidates)
         with run.stage("bound"):
             search = _search(graph, problem, device, settings, run, candidates)
-            outcome = search.first(FIRST_SEARCH)
+            outcome = search.first()
         if outcome.open and not outcome.found:
             with run.stage("attack"):
                 if falsifier.thorough(run.share(settings.attack)):
@@ -100,9 +103,15 @@ def _conclude(run: _Run, outcome: Outcome, falsifier: Falsifier) -> Verdict:
         return run.sat("a violation was found in the search", falsifier, outcome)
     if outcome.open:
         return run.verdict(Status.TIMEOUT, f"time is up after {bounded}, {outcome.open} are open", outcome)
+    if outcome.stuck and outcome.reason:
+        return run.verdict(Status.UNKNOWN, f"of {bounded} {outcome.stuck} are undecided: {outcome.reason}", outcome)
     if outcome.stuck:
         reason = f"of {bounded} {outcome.stuck} cannot be split further and are neither proved nor violated"
         return run.verdict(Status.UNKNOWN, reason, outcome)
+    if outcome.trusted is not None:
+        run.observer(Notice(f"unsat rests on the word of {outcome.trusted} alone", loud=True))
+        reason = f"{bounded} without a violation, all there are, on the word of {outcome.trusted} alone"
+        return run.verdict(Status.UNSAT, reason, outcome)
     return run.verdict(Status.UNSAT, f"{bounded} proved, all there are", outcome)
 
 
@@ -177,6 +186,7 @@ class _Run(Stages):
             proved=None if outcome is None else outcome.proved,
             statistics={**counts, "stages": dict(self.stages)},
             warnings=self.query.warnings,
+            trusted=outcome.trusted if outcome is not None and status is Status.UNSAT else None,
         )
 
 
@@ -188,11 +198,28 @@ def _falsifier(network: Network, query: Query, problem: Problem, device: torch.d
 
 def _search(
     graph: Graph, problem: Problem, device: torch.device, settings: Settings, run: _Run, candidates: Candidates
-) -> Strategy:
+) -> Strategy | WholeSearch:
+    if settings.chosen_solver is not None:
+        return _whole_search(graph, problem, settings, run, candidates)
     program = prepare(graph, problem.box.lower.dtype, device)
     precise = cache(lambda: prepare(graph, torch.float64, device))
     limits = Limits(run.deadline, settings.memory)
-    return Strategy(Task(problem, program, precise, settings.search, limits, candidates, run.observer))
+    task = Task(problem, program, precise, settings.search, limits, candidates, run.observer)
+    return Strategy(task, exact=settings.method == "auto")
+
+
+def _whole_search(graph: Graph, problem: Problem, settings: Settings, run: _Run, candidates: Candidates) -> WholeSearch:
+    """One solver for all, and where it is not trusted our own proof of what it says."""
+    solver = settings.chosen_solver
+    assert solver is not None
+    program, own = prepare(graph, torch.float64), problem.box.lower
+    exact = problem if own.dtype is torch.float64 else build_problem(run.query, torch.float64, "cpu")
+    suspects = lambda x, which: candidates(x.to(own), which.to(own.device))  # noqa: E731
+    limits = Limits(run.deadline, settings.memory)
+    task = Task(exact, program, lambda: program, settings.search, limits, suspects, run.observer)
+    if settings.trust == "solver":
+        return WholeSearch(task, Mixed(solver), solver, believing=True)
+    return WholeSearch(task, Reproved(Mixed(solver), Checked(ChildSolver)), solver, believing=False)
 
 
 def _check_sizes(network: Network, query: Query) -> None:

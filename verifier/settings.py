@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 
 from verifier.errors import UsageError
 
+METHODS: dict[str, tuple[str, ...]] = {"auto": (), "bab": (), "milp": ("highs", "gurobi", "cbc"), "smt": ("z3",)}
+"""Ways to decide a query, each with the solvers that can serve it; the first one does unless another is named."""
+SOLVERS = [solver for solvers in METHODS.values() for solver in solvers]
+TRUSTS = ("checked", "solver")
+
 
 @dataclass(frozen=True)
 class AttackSettings:
@@ -81,13 +86,21 @@ class Gap:
 class Settings:
     """`timeout`: wall-clock seconds for the whole call. `device`: cpu, cuda, or auto (cuda where there is one).
     `memory`: bytes that bounds and frontier may take together. `seed`: of every random choice. `gap`: of a minimum or a
-    maximum."""
+    maximum.
+
+    `method`: auto (bounds, both searches, and exact reasoning where it serves), bab (the same without the last), milp
+    or smt (a mixed-integer program or a formula for what the root's bounds leave open, on the CPU). `solver`: which one
+    of the method's. `trust`: checked (what a solver only says must be proved again, or is unknown), solver (its word
+    will do, and the verdict names it). One wrong answer is worse than many unknown ones, so the default is checked."""
 
     timeout: float = 300.0
     device: str = "auto"
     memory: int = 4 << 30
     seed: int = 0
     gap: Gap = field(default_factory=Gap)
+    method: str = "auto"
+    solver: str | None = None
+    trust: str = "checked"
     attack: AttackSettings = field(default_factory=AttackSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
 
@@ -98,6 +111,27 @@ class Settings:
             raise UsageError(f"unknown device '{self.device}'; use auto, cpu or cuda")
         if self.memory < 64 << 20:
             raise UsageError(f"the memory budget must be at least 64 MiB, not {self.memory} bytes")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method '{self.method}'; use one of {', '.join(METHODS)}")
+        if self.trust not in TRUSTS:
+            raise UsageError(f"unknown trust '{self.trust}'; use one of {', '.join(TRUSTS)}")
+        if self.solver is not None and self.solver not in METHODS[self.method]:
+            serves = [method for method, solvers in METHODS.items() if self.solver in solvers]
+            if not serves:
+                raise UsageError(f"unknown solver '{self.solver}'; use one of {', '.join(SOLVERS)}")
+            raise UsageError(
+                f"{self.solver} serves the method {serves[0]}, not {self.method}; use --method {serves[0]}"
+            )
+        if self.trust == "solver" and not METHODS[self.method]:
+            raise UsageError(f"the method {self.method} never rests on a solver's word; leave out --trust solver")
+
+    @property
+    def chosen_solver(self) -> str | None:
+        """The one that serves the method, where one does."""
+        return self.solver or next(iter(METHODS[self.method]), None)
 
     def as_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)

@@ -30,7 +30,7 @@ def test_a_killed_process_is_a_failure_of_the_backend() -> None:
     class Killed(ChildSolver):
         def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
             result = super().minimise(cutoff, seconds, fresh)
-            os.kill(self.process.pid, signal.SIGKILL)
+            os.kill(self.child.process.pid, signal.SIGKILL)
             return result
 
     with pytest.raises(BackendError, match="process died"):
@@ -42,9 +42,9 @@ def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(child, "GRACE", 0.1)
     solver = ChildSolver(random_program(1)[0])
     assert solver.minimise(float("inf"), 60.0).status is LpStatus.OPTIMAL
-    os.kill(solver.process.pid, signal.SIGSTOP)
+    os.kill(solver.child.process.pid, signal.SIGSTOP)
     assert solver.minimise(float("inf"), 0.0).status is LpStatus.STOPPED
-    assert solver.process.poll() is not None
+    assert solver.child.process.poll() is not None
     with pytest.raises(BackendError, match="process died"):
         solver.minimise(float("inf"), 60.0)
 
@@ -62,7 +62,7 @@ def test_what_is_refused_there_is_an_error_here() -> None:
 
 def test_no_process_is_left_behind() -> None:
     solver = ChildSolver(random_program(3)[0])
-    process = solver.process
+    process = solver.child.process
     assert process.poll() is None
     del solver
     gc.collect()

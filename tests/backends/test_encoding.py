@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.backends.test_exact import pooled, prepared
+from tests.backends.test_checked import pooled, subproblems
 from tests.search.questions import ACTIVATIONS, SHAPES, random_parts, small_graph
 from verifier.backends.encoding import Encoding, encode
 from verifier.backends.envelope import Envelopes
+from verifier.backends.mixed import mixed_program
 from verifier.backends.neurons import NodeNeurons, node_neurons
-from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
@@ -34,11 +34,8 @@ class Case:
 
 
 def encoded(graph: Graph, seed: int) -> Case:
-    program, problem = prepared(graph, random_parts(graph, 1, 1, 2, seed))
-    box = problem.box.reshape(-1, *program.graph.input_shape)
-    with torch.no_grad():
-        found = bound_nodes(program, box, "interval")
-        return Case(program, problem, found, encode(program, found, problem, box, 0, 0))
+    subproblem = subproblems(graph, random_parts(graph, 1, 1, 2, seed), "interval")[0]
+    return Case(subproblem.program, subproblem.problem, subproblem.found, encode(subproblem))
 
 
 def exact_point(case: Case, x: torch.Tensor) -> list[Fraction]:
@@ -83,12 +80,22 @@ def inside(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, point: list[Fr
     return True
 
 
+def in_phases(encoding: Encoding, point: list[Fraction]) -> list[Fraction]:
+    """The columns of the mixed-integer program: a binary is 1 where its column has begun, idle columns are left out."""
+    neurons = encoding.neurons
+    bend, slot = neurons.bend[:, None], np.arange(neurons.real.shape[1])
+    marked = neurons.real & (~bend | (slot > 0))
+    idle = neurons.columns[neurons.bend & (neurons.real.sum(1) > 1) & (neurons.gains[:, 0] == 0), 0]
+    binaries = [Fraction(point[column] > 0) for column in neurons.columns[marked].tolist()]
+    return [value for column, value in enumerate(point) if column not in idle] + binaries
+
+
 def check(graph: Graph, seed: int) -> None:
     case = encoded(graph, seed)
     problem, encoding = case.problem, case.encoding
     generator, linear = np.random.default_rng(seed), encoding.program
     lower, upper = flat(problem.box.lower)[0].numpy(), flat(problem.box.upper)[0].numpy()
-    envelopes = Envelopes(encoding)
+    envelopes, mixed = Envelopes(encoding), mixed_program(encoding)
     wanted = np.ones(len(encoding.neurons), dtype=bool)
     cuts = [envelopes.at(generator.uniform(linear.lower, linear.upper), wanted) for _ in range(5)]
     for _ in range(POINTS):
@@ -97,6 +104,7 @@ def check(graph: Graph, seed: int) -> None:
         ends = zip(linear.lower.tolist(), point, linear.upper.tolist(), strict=True)
         assert all(Fraction(low) <= value <= Fraction(high) for low, value, high in ends)
         assert inside(linear.matrix, linear.low, linear.high, point)
+        assert inside(mixed.matrix, mixed.low, mixed.high, in_phases(encoding, point))
         for cut in cuts:
             assert inside(cut.matrix, np.full(len(cut.high), -np.inf), cut.high, point)
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from tests.backends.test_exact import prepared
+from tests.backends.test_checked import subproblems
 from tests.search.questions import random_parts, small_graph
 from tests.soundness.polygons import least_margin
-from verifier.backends.exact import solve
+from verifier.backends.checked import Checked
 from verifier.backends.highs import HighsSolver
-from verifier.backends.protocol import Answer, LinearProgram, LpResult, LpStatus
-from verifier.bounding.engine import bound_nodes
+from verifier.backends.protocol import Answer, Budget, LinearProgram, LpResult, LpStatus
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 
@@ -28,10 +26,8 @@ def ask(solver: Any, miss: float = -0.01, seed: int = 4) -> Answer:
     ((_, _, ((c, d, b),)),) = random_parts(graph, 1, 1, 1, seed)
     lower, upper = np.full(2, -2.0), np.full(2, 2.0)
     least = least_margin(graph, lower, upper, [(c, d, b)])
-    program, problem = prepared(graph, [(lower, upper, [(c, d, b + least + miss)])])
-    with torch.no_grad():
-        found = bound_nodes(program, problem.box.reshape(-1, 1, 2), "interval")
-    return solve(program, found, problem, problem.box, 0, 0, solver=solver)
+    (subproblem,) = subproblems(graph, [(lower, upper, [(c, d, b + least + miss)])], "interval")
+    return Checked(solver).solve(subproblem, Budget())
 
 
 def test_the_questions_take_branching() -> None:
@@ -78,8 +74,8 @@ def test_an_unusual_status_is_tried_afresh_and_then_an_error(name: str) -> None:
     calls = []
 
     class Odd(HighsSolver):
-        def _run(self) -> str:
-            calls.append(super()._run())
+        def _run(self, seconds: float) -> str:
+            calls.append(super()._run(seconds))
             return name
 
     with pytest.raises(BackendError, match=name):

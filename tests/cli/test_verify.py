@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,25 @@ def test_settings_arrive_and_loading_is_taken_off_the_timeout(pretend, files):
     (settings,) = calls
     assert 0 < settings.timeout < 50
     assert (settings.seed, settings.memory, settings.device) == (9, 3 << 29, "cpu")
+    assert (settings.method, settings.solver, settings.trust) == ("auto", None, "checked")
+
+
+def test_the_way_to_decide_arrives(pretend, files):
+    calls = pretend(UNSAT)
+    run(["verify", *files, "--method", "milp", "--solver", "gurobi", "--trust", "solver"])
+    (settings,) = calls
+    assert (settings.method, settings.solver, settings.trust) == ("milp", "gurobi", "solver")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "checked", "trusted"),
+    [(SAT, True, None), (UNSAT, True, None), (UNKNOWN, False, None), (replace(UNSAT, trusted="cbc"), False, "cbc")],
+)
+def test_the_record_says_what_an_answer_rests_on(verdict, checked, trusted, pretend, files, tmp_path):
+    pretend(verdict)
+    run(["verify", *files, "--json", str(tmp_path / "r.json")])
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert (record["checked"], record["trusted"]) == (checked, trusted)
 
 
 def test_a_timeout_spent_on_loading_is_a_timeout(pretend, files, capsys):

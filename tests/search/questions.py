@@ -101,7 +101,7 @@ def query_of(parts: list[Part]) -> Query:
             ]
             rows = tuple(Row(x, y, Fraction(end)) for x, y, end in zip(*terms, b.tolist(), strict=True))
             disjuncts.append(Disjunct(box, rows))
-    return Query(2, len(parts[0][2][0][0][0]), tuple(disjuncts))
+    return Query(len(parts[0][0]), len(parts[0][2][0][0][0]), tuple(disjuncts))
 
 
 def margin_of(graph: Graph, parts: list[Part]) -> float:

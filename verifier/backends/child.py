@@ -1,55 +1,62 @@
 """A solver in a process of its own: its crash, or an end that it cannot find, costs one attempt and nothing else.
 
-Changes are sent without waiting; whatever went wrong with them comes back from the next `minimise`. The process ends
-with its pipe, so it never outlives whoever asked.
+Calls are sent without waiting; whatever went wrong with them comes back from the next `minimise`. The process ends with
+its pipe, so it never outlives whoever asked, and what it started ends with it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import weakref
+from importlib import import_module
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
-from verifier.backends.highs import HighsSolver
-from verifier.backends.protocol import LinearProgram, LpResult, LpStatus
+from verifier.backends.protocol import LinearProgram, LpResult, LpStatus, MixedProgram, MixedResult, MixedStatus
 from verifier.errors import BackendError
 
 GRACE = 1.0  # seconds after its time limit until a solver that does not answer is killed
 LONGEST = 1e6  # seconds that the operating system can wait for at once
+HIGHS = "verifier.backends.highs:HighsSolver"
 
 
-class ChildSolver:
-    """A `LinearSolver`: HiGHS, elsewhere."""
+class Child:
+    """A process with one solver in it, `home` (its module and class), made with `program`. It leads a group of its own
+    and has a folder of its own for temporary files; both end with it."""
 
-    def __init__(self, program: LinearProgram) -> None:
+    def __init__(self, home: str, program: LinearProgram) -> None:
         ours, theirs = socket.socketpair()
+        folder = tempfile.TemporaryDirectory(prefix="verifier-", ignore_cleanup_errors=True)
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-m", "verifier.backends.child", str(number)]
-            self.process = subprocess.Popen(command, pass_fds=[number])
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "verifier.backends.child", str(number)],
+                pass_fds=[number],
+                stdout=subprocess.DEVNULL,  # solvers like to introduce themselves
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": folder.name},
+            )
         self.pipe = Connection(ours.detach())
-        self.end = weakref.finalize(self, _end, self.process, self.pipe)
-        self._send("start", program)
-        self.rows, self.columns = program.matrix.shape
+        self.end = weakref.finalize(self, _end, self.process, self.pipe, folder)
+        self.send(home, program)
 
-    def bound_columns(self, columns: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
-        self._send("bound_columns", columns, lower, upper)
+    def send(self, name: str, *arguments: object) -> None:
+        try:
+            self.pipe.send((name, arguments))
+        except OSError as error:
+            raise BackendError("the solver's process died") from error
 
-    def add_rows(self, matrix: np.ndarray, high: np.ndarray) -> None:
-        self.rows += len(high)
-        self._send("add_rows", matrix, high)
-
-    def delete_rows(self, rows: np.ndarray) -> None:
-        self.rows -= len(rows)
-        self._send("delete_rows", rows)
-
-    def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
-        self._send("minimise", cutoff, seconds, fresh)
+    def minimise(self, goal: float, seconds: float, *more: object) -> Any:
+        """The solver's result; None where it did not answer in time and was killed."""
+        self.send("minimise", goal, seconds, *more)
         try:
             answered = self.pipe.poll(min(max(seconds, 0.0) + GRACE, LONGEST))
             reply = self.pipe.recv() if answered else None
@@ -59,35 +66,73 @@ class ChildSolver:
             raise reply
         if reply is None:
             self.end()
+        return reply
+
+
+class ChildSolver:
+    """A `LinearSolver`: HiGHS, elsewhere."""
+
+    def __init__(self, program: LinearProgram) -> None:
+        self.child = Child(HIGHS, program)
+        self.rows, self.columns = program.matrix.shape
+
+    def bound_columns(self, columns: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
+        self.child.send("bound_columns", columns, lower, upper)
+
+    def add_rows(self, matrix: np.ndarray, high: np.ndarray) -> None:
+        self.rows += len(high)
+        self.child.send("add_rows", matrix, high)
+
+    def delete_rows(self, rows: np.ndarray) -> None:
+        self.rows -= len(rows)
+        self.child.send("delete_rows", rows)
+
+    def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
+        reply = self.child.minimise(cutoff, seconds, fresh)
+        if reply is None:
             return LpResult(LpStatus.STOPPED, -float("inf"), np.zeros(self.columns), np.zeros(self.rows))
         return reply
 
-    def _send(self, name: str, *arguments: object) -> None:
-        try:
-            self.pipe.send((name, arguments))
-        except OSError as error:
-            raise BackendError("the solver's process died") from error
+
+class ChildMixed:
+    """A `MixedSolver`: the one at `home`, elsewhere."""
+
+    def __init__(self, home: str, program: MixedProgram) -> None:
+        self.child = Child(home, program)
+
+    def minimise(self, target: float, seconds: float) -> MixedResult:
+        reply = self.child.minimise(target, seconds)
+        return MixedResult(MixedStatus.STOPPED) if reply is None else reply
 
 
-def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
+def made(home: str, program: LinearProgram) -> Any:
+    """The solver at `home`, in this process."""
+    module, _, name = home.partition(":")
+    return getattr(import_module(module), name)(program)
+
+
+def _end(process: subprocess.Popen[bytes], pipe: Connection, folder: tempfile.TemporaryDirectory[str]) -> None:
     pipe.close()
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    folder.cleanup()
 
 
 def serve(pipe: Connection) -> None:
-    """Do what is asked until the other end closes. Only `minimise` is answered: by its result, or by what failed."""
-    solver: HighsSolver | None = None
+    """Do what is asked until the other end closes. The first message names the solver, with its program; only
+    `minimise` is answered: by its result, or by what failed."""
+    solver: Any = None
     failed: BackendError | None = None
     while True:
         try:
             name, arguments = pipe.recv()
         except EOFError:
             return
-        reply: LpResult | BackendError | None = None
+        reply: object = None
         try:
-            if failed is None and name == "start":
-                solver = HighsSolver(*arguments)
+            if failed is None and solver is None:
+                solver = made(name, *arguments)
             elif failed is None:
                 reply = getattr(solver, name)(*arguments)
         except BackendError as error:

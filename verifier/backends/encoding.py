@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from verifier.backends.neurons import NodeNeurons, node_neurons
-from verifier.backends.protocol import LinearProgram
+from verifier.backends.protocol import Answer, LinearProgram
+from verifier.backends.subproblem import Subproblem
 from verifier.bounding.backward import Walk
-from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.program import Program
 from verifier.core.flat import flat
-from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
-from verifier.core.problem import Problem
 from verifier.core.rounding import unit
+from verifier.core.verdict import Status
+from verifier.errors import BackendError
 
 EPS = 2 * unit(torch.float64)
 
@@ -57,11 +56,13 @@ class Neurons:
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """`program` with the `neurons` in it. `reads` `[rows, N]`: how the value of each neuron enters each row."""
+    """`program` with the `neurons` in it. `reads` `[rows, N]`: how the value of each neuron enters each row. `implied`
+    `[rows]`: rows that follow from each neuron being in one of its phases."""
 
     program: LinearProgram
     neurons: Neurons
     reads: np.ndarray
+    implied: np.ndarray
     inputs: int
 
 
@@ -77,20 +78,34 @@ class _Rows:
     high: np.ndarray
 
 
-def encode(program: Program, found: NodeBounds, problem: Problem, box: Interval, which: int, disjunct: int) -> Encoding:
-    """Of disjunct `disjunct` of box `which` of the problem, over the part `box` `[1, *input]` of it, where the bounds
-    `found` (of batch 1, in double precision) hold."""
-    return _Encoder(program, found, box).encode(problem, which, disjunct)
+def encoded(subproblem: Subproblem) -> Encoding | Answer:
+    """The encoding, or the answer where none is needed. Raises `BackendError` where there is an obstacle."""
+    reason = subproblem.obstacle()
+    if reason is not None:
+        raise BackendError(reason)
+    if subproblem.contradicts():
+        return Answer(Status.UNSAT, "the bounds of the neurons contradict each other", checked=True)
+    try:
+        return encode(subproblem)
+    except MemoryError as error:
+        raise BackendError("exact reasoning ran out of memory") from error
+
+
+@torch.no_grad()
+def encode(subproblem: Subproblem) -> Encoding:
+    """Where there is no obstacle to it."""
+    return _Encoder(subproblem).encode()
 
 
 class _Encoder:
-    def __init__(self, program: Program, found: NodeBounds, box: Interval) -> None:
-        self.program, self.found = program, found
+    def __init__(self, subproblem: Subproblem) -> None:
+        self.subproblem = subproblem
+        self.program, self.found, box = subproblem.program, subproblem.found, subproblem.box
         self.lower, self.upper = flat(box.lower)[0].numpy(), flat(box.upper)[0].numpy()
         self.inputs = len(self.lower)
         self.groups: dict[int, NodeNeurons] = {
-            position: node_neurons(program, found, position)
-            for position, node in enumerate(program.graph.nodes[: program.graph.output + 1])
+            position: node_neurons(self.program, self.found, position)
+            for position, node in enumerate(self.program.graph.nodes[: self.program.graph.output + 1])
             if isinstance(node.op, Elementwise)
         }
         self.planes = {position: group.planes for position, group in self.groups.items()}
@@ -100,8 +115,9 @@ class _Encoder:
         self.reads: list[np.ndarray] = []
         self.low: list[np.ndarray] = []
         self.high: list[np.ndarray] = []
+        self.implied: list[np.ndarray] = []
 
-    def encode(self, problem: Problem, which: int, disjunct: int) -> Encoding:
+    def encode(self) -> Encoding:
         for position, group in self.groups.items():
             self._splits(position)
             if len(group.elements):
@@ -110,15 +126,16 @@ class _Encoder:
                 else:
                     self._tie_choices(position, group)
         self._link()
-        lowest, highest = self._margins(problem, which, disjunct)
+        lowest, highest = self._margins()
         cost = np.zeros(self.width)
         cost[-1] = 1.0
         columns = self.width - self.inputs - 1
         lower = np.concatenate([self.lower, np.zeros(columns), [lowest]])
         upper = np.concatenate([self.upper, np.ones(columns), [highest]])
-        parts = [np.concatenate(part) for part in (self.matrix, self.low, self.high, self.reads)]
-        linear = LinearProgram(cost, parts[0], parts[1], parts[2], lower, upper)
-        return Encoding(linear, self.neurons, parts[3], self.inputs)
+        parts = (self.matrix, self.low, self.high, self.reads, self.implied)
+        matrix, low, high, reads, implied = (np.concatenate(part) for part in parts)
+        linear = LinearProgram(cost, matrix, low, high, lower, upper)
+        return Encoding(linear, self.neurons, reads, implied, self.inputs)
 
     def _stack(self) -> Neurons:
         """The neurons of all nodes; their columns are numbered in order."""
@@ -180,7 +197,7 @@ class _Encoder:
         """Mask `[N, K]` of the columns that the value is written with: of a choice, only the first."""
         return self.neurons.bend[:, None] | (np.arange(self.neurons.real.shape[1]) == 0)
 
-    def _add(self, rows: _Rows, own: np.ndarray, low: np.ndarray, high: np.ndarray, reads: bool = True) -> int:
+    def _add(self, rows: _Rows, own: np.ndarray, low: np.ndarray, high: np.ndarray) -> int:
         """Rows  low <= own - value <= high, with `own` `[n, width]` over the columns; returns where they begin."""
         first = sum(map(len, self.matrix))
         matrix = own.copy()
@@ -188,6 +205,7 @@ class _Encoder:
         matrix[:, self.inputs : -1] -= rows.columns
         self.matrix.append(matrix)
         self.reads.append(-rows.reads)
+        self.implied.append(np.zeros(len(matrix), dtype=bool))
         self.low.append(low)
         self.high.append(high)
         return first
@@ -225,7 +243,7 @@ class _Encoder:
         own[number, columns[neuron, slot]] = -gains[neuron, slot]
         slack = EPS * (np.abs(value.low) + np.abs(value.high))
         self._add(value, own, value.low - slack, value.high + slack)
-        self._add_plain(self._incidence(mine), self.neurons.real[mine].sum(1) - 1.0)
+        self._add_implied(self._incidence(mine), self.neurons.real[mine].sum(1) - 1.0)
 
     def _incidence(self, mine: np.ndarray) -> np.ndarray:
         """Rows that add up the columns of each of these neurons."""
@@ -241,12 +259,13 @@ class _Encoder:
         own = np.zeros((len(neuron), self.width))
         number = np.arange(len(neuron))
         own[number, columns[neuron, slot + 1]], own[number, columns[neuron, slot]] = 1.0, -1.0
-        self._add_plain(own, np.zeros(len(neuron)))
+        self._add_implied(own, np.zeros(len(neuron)))
 
-    def _add_plain(self, matrix: np.ndarray, high: np.ndarray) -> None:
-        """Rows  matrix v <= high  over the columns themselves."""
+    def _add_implied(self, matrix: np.ndarray, high: np.ndarray) -> None:
+        """Rows  matrix v <= high  over the columns themselves, which hold in every phase."""
         self.matrix.append(matrix)
         self.reads.append(np.zeros((len(matrix), len(self.neurons))))
+        self.implied.append(np.ones(len(matrix), dtype=bool))
         self.low.append(np.full(len(matrix), -np.inf))
         self.high.append(high)
 
@@ -271,9 +290,10 @@ class _Encoder:
         slack = 2 * EPS * (np.abs(rows.low) + np.abs(rows.high) + np.abs(lower) + np.abs(upper))
         self._add(rows, np.zeros((len(elements), self.width)), rows.low - upper - slack, rows.high - lower + slack)
 
-    def _margins(self, problem: Problem, which: int, disjunct: int) -> tuple[float, float]:
+    def _margins(self) -> tuple[float, float]:
         """margin <= t  for each row of the disjunct; returns ends of t."""
-        slots = (problem.owner[which] == disjunct).nonzero().flatten()
+        problem, which = self.subproblem.problem, self.subproblem.which
+        slots = (problem.owner[which] == self.subproblem.disjunct).nonzero().flatten()
         table, output = problem.row[which][slots], self.program.graph.output
         start = {output: problem.output_rows[table].reshape(-1, *self.program.graph.output_shape).double()}
         if problem.input_rows is not None:

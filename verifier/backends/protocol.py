@@ -1,7 +1,9 @@
-"""What a backend is given and what it answers, and what a solver of linear programs must be able to do.
+"""What a backend is asked and what it answers, and what a solver must be able to do.
 
-A backend answers for one disjunct over one box. A solver is never believed: it only suggests multipliers, from which
-`dual_bound` rebuilds the bound. Trouble of any kind is a `BackendError`, never an answer.
+A backend answers for one disjunct over one box (`Subproblem`). Two kinds of solvers serve one: solvers of linear
+programs suggest multipliers, from which `dual_bound` rebuilds the bound, and need not be believed; solvers of
+mixed-integer programs give their word, and what rests on it is marked. Trouble of any kind is a `BackendError`, never
+an answer.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from verifier.core.verdict import Status
 
 if TYPE_CHECKING:  # a solver's own process does without torch
     from torch import Tensor
+
+    from verifier.backends.subproblem import Subproblem
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,17 @@ class Answer:
     bound: float = -float("inf")
     nodes: int = 0
     programs: int = 0
+
+
+class Backend(Protocol):
+    """Decides subproblems as a whole."""
+
+    def supports(self, subproblem: Subproblem) -> str | None:
+        """Why it cannot be asked, in a few words; None where it can."""
+
+    def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
+        """UNSAT counts only where the answer is `checked`, or where the user trusts the solver. Raises `BackendError`
+        where the solver is missing, has no licence for this size, or fails, and for what `supports` names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,3 +115,34 @@ class LinearSolver(Protocol):
 
     def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
         """May end early where the cost is above `cutoff`. `fresh`: forget where the last solve ended."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixedProgram(LinearProgram):
+    """A linear program in which the columns of the mask `integral` `[columns]`, which run from 0 to 1, are integers."""
+
+    integral: np.ndarray
+
+
+class MixedStatus(enum.Enum):
+    """`ENDED`: with its best point. `INFEASIBLE`: the solver's word that no point exists. `STOPPED`: time was up."""
+
+    ENDED = "ended"
+    INFEASIBLE = "infeasible"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, eq=False)
+class MixedResult:
+    """`point` `[columns]`, the best one found, if any. Both are claims."""
+
+    status: MixedStatus
+    point: np.ndarray | None = None
+
+
+class MixedSolver(Protocol):
+    """Made with a `MixedProgram`. The solver's package is imported then, and everything it may say or fail with is
+    translated: known statuses by one table, all else to `BackendError`."""
+
+    def minimise(self, target: float, seconds: float) -> MixedResult:
+        """May end early with a point whose cost is at most `target`."""

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from verifier.backends.dual_bound import certain_bound
 from verifier.backends.encoding import Encoding
 from verifier.backends.envelope import Envelopes
 from verifier.backends.protocol import Answer, Budget, LinearProgram, LinearSolver, LpResult, LpStatus
+from verifier.backends.subproblem import Subproblem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 
@@ -42,16 +42,16 @@ class _Node:
 
 
 class Tree:
-    """`violates(point)` says whether an input `[inputs]` is a violation. `run` it once."""
+    """`run` it once."""
 
     def __init__(
         self,
+        subproblem: Subproblem,
         encoding: Encoding,
         solver: Callable[[LinearProgram], LinearSolver],
-        violates: Callable[[np.ndarray], bool],
         budget: Budget,
     ) -> None:
-        self.encoding, self.violates, self.budget = encoding, violates, budget
+        self.subproblem, self.encoding, self.budget = subproblem, encoding, budget
         self.program, self.neurons = encoding.program, encoding.neurons
         self.solver = solver(encoding.program)
         self.envelopes = Envelopes(encoding)
@@ -74,7 +74,7 @@ class Tree:
             node = stack.pop()
             self.nodes += 1
             point = node.point[: self.encoding.inputs]
-            if self.violates(point):
+            if self.subproblem.violates(point):
                 return self._answer(Status.SAT, "a point of a linear program violates the property", point=point)
             improved = self._cut(node, rounds)
             rounds = NODE_ROUNDS
@@ -101,7 +101,7 @@ class Tree:
         self, status: Status, reason: str, bound: float = -float("inf"), point: np.ndarray | None = None
     ) -> Answer:
         checked = status is Status.UNSAT and not self.believed
-        found = None if point is None else torch.from_numpy(point)
+        found = None if point is None else self.subproblem.shaped(point)
         return Answer(status, reason, checked, found, bound, self.nodes, self.programs)
 
     def _bounded(self, phase: np.ndarray) -> _Node | None:

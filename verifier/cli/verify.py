@@ -16,11 +16,12 @@ from verifier.cli.live import Display
 from verifier.cli.output import answer, say, write
 from verifier.errors import UsageError
 from verifier.report.record import Request, build_record, record_text
-from verifier.settings import Settings
+from verifier.settings import METHODS, SOLVERS, TRUSTS, Settings
 
 if TYPE_CHECKING:
     from verifier.core.verdict import Verdict
 
+ASKED = ("timeout", "device", "seed", "memory", "method", "solver", "trust")  # options that are settings
 SAT_EXIT_CODES = {"sat": 10, "unsat": 20}
 
 
@@ -34,6 +35,25 @@ SAT_EXIT_CODES = {"sat": 10, "unsat": 20}
 )
 @device_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    default="auto",
+    show_default=True,
+    help="auto: whatever serves. bab: bounds and splits. milp, smt: a solver, for what the first bounds leave open.",
+)
+@click.option(
+    "--solver",
+    type=click.Choice(SOLVERS),
+    help="Of milp: highs (the default), gurobi, cbc. Of smt: z3.",
+)
+@click.option(
+    "--trust",
+    type=click.Choice(TRUSTS),
+    default="checked",
+    show_default=True,
+    help="checked: what a solver only says is proved again, or unknown. solver: its word will do, and is marked.",
+)
 @click.option("--memory", type=Size(), default="4GiB", show_default=True, help="For bounds and open subproblems.")
 @click.option("--json", "record_path", metavar="FILE", help="Write a record of the run.")
 @click.option("--witness", "witness_path", metavar="FILE", help="Write the counterexample to a file too.")
@@ -49,7 +69,7 @@ def verify_command(paths: tuple[str, ...], networks: tuple[str, ...], **options:
     """
     started, stamp = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     model, question = _split_paths(paths, networks)
-    settings = Settings(**{name: options[name] for name in ("timeout", "device", "seed", "memory")})
+    settings = Settings(**{name: options[name] for name in ASKED})
     record_path, witness_path = writable(options["record_path"]), writable(options["witness_path"])
     model_path, property_path = model_file(model), property_file(question)
 

@@ -55,7 +55,8 @@ class Witness:
 class Verdict:
     """`reason`: one sentence. `bound`: the best proved lower bound of the margin that is still open (negative or zero),
     or of the smallest proved margin for UNSAT. `proved`: share of the input set's volume proved free of violations,
-    0 to 1, averaged over the property's input boxes. `statistics`: counts and stage times in seconds."""
+    0 to 1, averaged over the property's input boxes. `statistics`: counts and stage times in seconds. `trusted`: of
+    UNSAT, the solver on whose word alone some of the proof rests; None where all of it was checked."""
 
     status: Status
     reason: str
@@ -64,6 +65,12 @@ class Verdict:
     proved: float | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    trusted: str | None = None
+
+    @property
+    def checked(self) -> bool:
+        """Whether nobody need be trusted: SAT was replayed, UNSAT rests on bounds with rounding accounted for."""
+        return self.status in (Status.SAT, Status.UNSAT) and self.trusted is None
 
     def __str__(self) -> str:
         return f"{self.status.value}: {self.reason}"

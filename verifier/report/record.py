@@ -42,6 +42,8 @@ def build_record(request: Request, verdict: Verdict, stages: Mapping[str, float]
     answer = {
         "verdict": verdict.status.value,
         "reason": verdict.reason,
+        "checked": verdict.checked,
+        "trusted": verdict.trusted,
         "bound": verdict.bound,
         "proved": verdict.proved,
         "warnings": list(verdict.warnings),

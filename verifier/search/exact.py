@@ -1,15 +1,19 @@
-"""Small problems, handed to an exact backend as a whole: a disjunct over an input box with few undecided neurons."""
+"""Problems handed to an exact backend as a whole: each open disjunct over each input box is asked about once."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from verifier.backends.checked import Checked
 from verifier.backends.child import ChildSolver
-from verifier.backends.exact import obstacle, solve
 from verifier.backends.protocol import Budget
+from verifier.backends.subproblem import Subproblem
 from verifier.bounding.undecided import undecided_elements
+from verifier.core.stacked import cast
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 from verifier.search.root import Root
@@ -22,20 +26,15 @@ MOST_PAIRS = 16  # of a box and a disjunct, each of which is a problem of its ow
 def decide_exactly(task: Task) -> Outcome | None:
     """The outcome if every open disjunct of every box was refuted, with checked bounds, or a violation confirmed; else
     None, at once where the problem is too large or not piecewise linear."""
-    problem, limits = task.problem, task.limits
+    problem = task.problem
     if int(problem.real.sum()) > MOST_PAIRS:
         return None
     root = Root(task, problem.real)
     if undecided_elements(task.program, root.found).count > MOST_UNDECIDED:
         return None
-    for number, (which, disjunct) in enumerate(root.pairs.tolist()):
-        found, box = root.found.select(slice(which, which + 1)), root.box.select(slice(which, which + 1))
-        if obstacle(task.precise(), found, problem) is not None:
-            return None
-        budget = Budget(time.monotonic() + limits.seconds / (len(root.pairs) - number))
-        confirm = lambda point: task.candidates(point[None].to(root.box.lower), torch.tensor([which]))  # noqa: B023, E731
+    for number, subproblem in enumerate(subproblems(task, root)):
         try:
-            answer = solve(task.precise(), found, problem, box, which, disjunct, budget, confirm, ChildSolver)
+            answer = Checked(ChildSolver).solve(subproblem, budget_of(task, len(root.pairs) - number))
         except BackendError:
             return None
         if answer.status is Status.SAT:
@@ -43,3 +42,21 @@ def decide_exactly(task: Task) -> Outcome | None:
         if answer.status is not Status.UNSAT or not answer.checked:
             return None
     return Outcome(found=False, open=0, stuck=0, bounded=len(problem.real), proved=1.0, bound=float("inf"))
+
+
+def subproblems(task: Task, root: Root) -> Iterator[Subproblem]:
+    """One for each open pair of a box and a disjunct of it; points are confirmed by the task."""
+    program = task.precise()
+    for which, disjunct in root.pairs.tolist():
+        one = slice(which, which + 1)
+        found, box = cast(root.found.select(one), torch.float64), cast(root.box.select(one), torch.float64)
+
+        def confirm(point: Tensor, which: int = which) -> bool:
+            return task.candidates(point[None].to(root.box.lower), torch.tensor([which]))
+
+        yield Subproblem(program, found, task.problem, box, which, disjunct, confirm)
+
+
+def budget_of(task: Task, left: int) -> Budget:
+    """An equal part of the time for each of the subproblems that are left."""
+    return Budget(time.monotonic() + task.limits.seconds / left)

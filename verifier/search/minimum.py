@@ -47,9 +47,9 @@ class Minimum:
         low, high = self.lower, self.incumbent.upper
         return low > -float("inf") and Fraction(high) - Fraction(low) <= Fraction(self.gap.at(high))
 
-    def first(self, pause: float) -> None:
-        """The cheap bounds, and `pause` seconds of splitting inputs."""
-        self._note(self.strategy.first(pause))
+    def first(self) -> None:
+        """The cheap bounds, and some splitting of inputs."""
+        self._note(self.strategy.first())
 
     def run(self) -> None:
         """Until the gap is reached, nothing can be split further, or time is up."""

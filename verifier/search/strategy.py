@@ -26,6 +26,7 @@ from verifier.search.splitting import splittable
 from verifier.search.task import Outcome, Task
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
+FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
 TURN = 1.0  # seconds
 PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
 SEARCHED = 0.5  # of the time of a pass over the root's bounds: so long a search goes on before the next pass
@@ -35,10 +36,11 @@ FIRST_HANDED = 16  # boxes handed over at first; their number doubles when they 
 
 
 class Strategy:
-    """Decides a task with both searches. `run` may be called again to go on where it stopped."""
+    """Decides a task with both searches, and with exact reasoning if `exact`. `run` may be called again to go on where
+    it stopped."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task.in_double() if _rounding_prevails(task) else task
+    def __init__(self, task: Task, exact: bool = True) -> None:
+        self.task, self.exact = task.in_double() if _rounding_prevails(task) else task, exact
         self.inputs = InputSearch(self.task)
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
@@ -48,9 +50,9 @@ class Strategy:
         self.task = replace(self.task, problem=problem)
         self.inputs.ease(problem)
 
-    def first(self, pause: float) -> Outcome:
-        """The cheap bounds, and `pause` seconds of splitting inputs."""
-        return self.inputs.run(pause)
+    def first(self) -> Outcome:
+        """The cheap bounds, and some splitting of inputs."""
+        return self.inputs.run(FIRST_SEARCH)
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
@@ -61,7 +63,7 @@ class Strategy:
         hopeless = varying > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(problem.disjuncts)):
             return search_neurons(self.task, problem.real, self.inputs.whole)[1]
-        return self._exactly() or self._in_turns()
+        return (self._exactly() if self.exact else None) or self._in_turns()
 
     def _exactly(self) -> Outcome | None:
         """A few more splits of inputs; if they do not do, most of the time to an exact backend, where it serves."""

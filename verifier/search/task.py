@@ -23,7 +23,8 @@ Candidates = Callable[[Tensor, Tensor], bool]
 class Outcome:
     """How a search ended, or where it stands. `found`: a violation was confirmed. `open`: subproblems left, `stuck`:
     those that cannot be split further, `bounded`: so many were bounded. `proved`: share of the input set. `bound`: the
-    worst one of what is left."""
+    worst one of what is left. `reason`: why something is left, where more is known. `trusted`: the solver on whose word
+    alone some of the proof rests."""
 
     found: bool
     open: int
@@ -31,6 +32,8 @@ class Outcome:
     bounded: int
     proved: float
     bound: float
+    reason: str = ""
+    trusted: str | None = None
 
     @property
     def complete(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ import torch
 from tests.search.questions import ACTIVATIONS, SHAPES, Part, Small, margin_of, query_of, random_parts, small_graph
 from tests.soundness.polygons import least_margin
 from verifier.backends import tree
-from verifier.backends.exact import margin, obstacle, solve
+from verifier.backends.checked import Checked
 from verifier.backends.protocol import Answer, Budget
+from verifier.backends.subproblem import Subproblem
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.program import Program, prepare
 from verifier.core.graph import Graph
@@ -29,28 +32,33 @@ def prepared(graph: Graph, parts: list[Part]) -> tuple[Program, Problem]:
     return prepare(graph, torch.float64), build_problem(query_of(parts), torch.float64, "cpu")
 
 
-def answers_of(graph: Graph, parts: list[Part], method: str = "crown") -> list[Answer]:
-    """One for each disjunct of each box; seeming violations are looked at."""
+def subproblems(graph: Graph, parts: list[Part], method: str = "crown") -> list[Subproblem]:
+    """One for each disjunct of each box."""
     program, problem = prepared(graph, parts)
     box = problem.box.reshape(-1, *program.graph.input_shape)
     with torch.no_grad():
         found = bound_nodes(program, box, method)
-    result = []
-    for which, disjunct in problem.real.nonzero().tolist():
-        one = slice(which, which + 1)
-        answer = solve(program, found.select(one), problem, box.select(one), which, disjunct)
-        result.append(answer)
-        if answer.status is Status.SAT:
-            assert answer.point is not None
-            assert margin(program, problem, answer.point, which, disjunct) <= 0
-            x = answer.point.reshape(box.lower.shape[1:])
-            assert (box.lower[which] <= x).all() and (x <= box.upper[which]).all()
-    return result
+    one = lambda which: slice(which, which + 1)  # noqa: E731
+    return [
+        Subproblem(program, found.select(one(which)), problem, box.select(one(which)), which, disjunct)
+        for which, disjunct in problem.real.nonzero().tolist()
+    ]
+
+
+def solve(subproblem: Subproblem, budget: Budget | None = None) -> Answer:
+    """Seeming violations are looked at."""
+    answer = Checked().solve(subproblem, budget or Budget())
+    if answer.status is Status.SAT:
+        assert answer.point is not None
+        assert subproblem.margin(answer.point) <= 0
+        assert (subproblem.box.lower[0] <= answer.point).all() and (answer.point <= subproblem.box.upper[0]).all()
+    return answer
 
 
 def check(graph: Graph, parts: list[Part], method: str = "crown") -> None:
     conjunctions = [(lower, upper, [row]) for lower, upper, disjuncts in parts for row in disjuncts]
-    for answer, part in zip(answers_of(graph, parts, method), conjunctions, strict=True):
+    for subproblem, part in zip(subproblems(graph, parts, method), conjunctions, strict=True):
+        answer = solve(subproblem)
         least = margin_of(graph, [part])
         what = f"{answer}, but the least margin is {least}"
         if least > CLOSE:
@@ -134,10 +142,8 @@ def test_splits_of_neurons_are_kept() -> None:
         lower, upper = np.full(2, -1.0), np.full(2, 1.0)
         ((_, _, ((c, d, b),)),) = random_parts(graph, 1, 1, 1, seed)
         least = least_margin(graph, lower, upper, [(c, d, b)])
-        program, problem = prepared(graph, [(lower, upper, [(c, d, b + least + 1e-3)])])
-        box = problem.box.reshape(-1, *program.graph.input_shape)
-        with torch.no_grad():
-            found = bound_nodes(program, box)
+        (subproblem,) = subproblems(graph, [(lower, upper, [(c, d, b + least + 1e-3)])])
+        program, found = subproblem.program, subproblem.found
         (source,) = program.splittable
         old = found.intervals[source]
         for element in Relu().unstable(old)[0, 0].nonzero().flatten().tolist():
@@ -145,7 +151,7 @@ def test_splits_of_neurons_are_kept() -> None:
             for end in ("lower", "upper"):
                 found.intervals[source] = split = Interval(old.lower.clone(), old.upper.clone())
                 getattr(split, end)[0, 0, element] = 0.0
-                answer = solve(program, found, problem, box, 0, 0)
+                answer = solve(subproblem)
                 halves.append(answer.status)
                 if answer.point is not None:
                     z = program.graph.evaluate_all(answer.point.unsqueeze(0))[source][0, 0, element]
@@ -167,41 +173,43 @@ def test_points_that_are_not_confirmed_leave_the_question_open() -> None:
     graph = small_graph("relu", "two layers", 4)
     ((lower, upper, ((c, d, b),)),) = random_parts(graph, 1, 1, 1, 4)
     least = least_margin(graph, lower, upper, [(c, d, b)])
-    program, problem = prepared(graph, [(lower, upper, [(c, d, b + least + 1e-3)])])
-    with torch.no_grad():
-        found = bound_nodes(program, problem.box.reshape(-1, 1, 2), "interval")
+    (subproblem,) = subproblems(graph, [(lower, upper, [(c, d, b + least + 1e-3)])], "interval")
     asked: list[torch.Tensor] = []
-    answer = solve(program, found, problem, problem.box, 0, 0, confirm=lambda x: bool(asked.append(x)))
+    answer = solve(replace(subproblem, confirm=lambda x: bool(asked.append(x))))
     assert asked and answer.status is Status.UNKNOWN and not answer.checked
-    assert all(margin(program, problem, x, 0, 0) <= 0 for x in asked)
+    assert all(subproblem.margin(x) <= 0 for x in asked)
 
 
 def test_smooth_operators_are_refused() -> None:
     b = Small(1, 2, seed=1)
     b.dense(b.same(Sigmoid(), b.dense(0, 3)), 2)
-    parts = random_parts(b.graph(), 1, 1, 1, 1)
-    program, problem = prepared(b.graph(), parts)
-    found = bound_nodes(program, problem.box.reshape(-1, 1, 2))
-    assert "Sigmoid" in str(obstacle(program, found, problem))
+    (subproblem,) = subproblems(b.graph(), random_parts(b.graph(), 1, 1, 1, 1))
+    assert "Sigmoid" in str(Checked().supports(subproblem))
     with pytest.raises(BackendError, match="Sigmoid"):
-        solve(program, found, problem, problem.box, 0, 0)
+        solve(subproblem)
+
+
+def test_single_precision_is_refused() -> None:
+    graph = small_graph("relu", "one layer", 3)
+    (subproblem,) = subproblems(graph, random_parts(graph, 1, 1, 1, 3))
+    for part in ({"box": subproblem.box.to(torch.float32)}, {"program": prepare(graph, torch.float32)}):
+        assert "double precision" in str(Checked().supports(replace(subproblem, **part)))
 
 
 def test_a_disjunct_that_the_box_does_not_have_is_refused() -> None:
     graph = small_graph("relu", "one layer", 3)
-    program, problem = prepared(graph, random_parts(graph, 1, 1, 1, 3))
-    found = bound_nodes(program, problem.box.reshape(-1, 1, 2))
+    (subproblem,) = subproblems(graph, random_parts(graph, 1, 1, 1, 3))
     with pytest.raises(BackendError, match="no rows"):
-        solve(program, found, problem, problem.box, 0, 1)
+        solve(replace(subproblem, disjunct=1))
 
 
 def test_bounds_that_contradict_each_other_leave_nothing() -> None:
     graph = small_graph("relu", "one layer", 3)
-    program, problem = prepared(graph, random_parts(graph, 1, 1, 1, 3))
-    found = bound_nodes(program, problem.box.reshape(-1, 1, 2))
-    old = found.intervals[1]
-    found.intervals[1] = Interval(old.lower, old.upper.clone().index_fill_(2, torch.tensor([0]), -1e6))
-    answer = solve(program, found, problem, problem.box, 0, 0)
+    (subproblem,) = subproblems(graph, random_parts(graph, 1, 1, 1, 3))
+    intervals = subproblem.found.intervals
+    old = intervals[1]
+    intervals[1] = Interval(old.lower, old.upper.clone().index_fill_(2, torch.tensor([0]), -1e6))
+    answer = solve(subproblem)
     assert answer.status is Status.UNSAT and answer.checked and answer.programs == 0
 
 
@@ -210,11 +218,10 @@ def test_a_spent_budget_is_no_answer() -> None:
     ((lower, upper, ((c, d, b),)),) = random_parts(graph, 1, 1, 1, 3)
     lower, upper = np.full(2, -2.0), np.full(2, 2.0)
     least = least_margin(graph, lower, upper, [(c, d, b)])
-    program, problem = prepared(graph, [(lower, upper, [(c, d, b + least - 1e-3)])])
-    found = bound_nodes(program, problem.box.reshape(-1, 1, 2), "interval")
+    (subproblem,) = subproblems(graph, [(lower, upper, [(c, d, b + least - 1e-3)])], "interval")
     for budget in (Budget(deadline=0.0), Budget(stop=lambda: True), Budget(nodes=0)):
-        answer = solve(program, found, problem, problem.box, 0, 0, budget)
+        answer = solve(subproblem, budget)
         assert answer.status is Status.TIMEOUT and not answer.checked and answer.bound <= 0
     asked = iter([False] * 4 + [True] * 1000)
-    answer = solve(program, found, problem, problem.box, 0, 0, Budget(stop=lambda: next(asked)))
+    answer = solve(subproblem, Budget(stop=lambda: next(asked)))
     assert answer.status in (Status.TIMEOUT, Status.UNSAT) and answer.programs <= 5

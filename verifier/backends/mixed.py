@@ -1,0 +1,76 @@
+"""A subproblem as a mixed-integer program, compact: binaries for the phases of undecided neurons only. All else of the
+network is substituted away by the encoding of the relaxation, whose rows this program shares.
+
+    bend    columns d_0 >= d_1 >= ... of the segments; binaries  d_i <= b_i <= d_i-1  let d_i begin only where d_i-1 is
+            full (Dantzig 1960). Of a single bend this is the formulation of Tjeng 2019, with the tightest big-M.
+    choice  binaries  d_i <= b_i,  sum_i b_i <= k - 1:  one of the k columns is 0.
+
+A segment that adds nothing to the value, as the first one of a Relu, stands in its neuron's own row only and is
+projected out:  low <= s d_0 + r <= high  with  b_1 <= d_0 <= 1  becomes  s b_1 + r <= high  and  low - s <= r.
+So a Relu has two columns and three rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verifier.backends.encoding import Encoding
+from verifier.backends.protocol import MixedProgram
+
+_Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""A matrix `[rows, columns]` and the ends `[rows]` between which its product lies."""
+
+
+def mixed_program(encoding: Encoding) -> MixedProgram:
+    """Its points with integral binaries are those of the encoding in which every neuron is in a phase. The inputs come
+    first, as in the encoding."""
+    old, neurons = encoding.program, encoding.neurons
+    bend, slot = neurons.bend[:, None], np.arange(neurons.real.shape[1])
+    later, choices = neurons.real & bend & (slot > 0), neurons.real & ~bend
+    marked = later | choices
+    binary = np.zeros(marked.shape, dtype=int)
+    binary[marked] = len(old.cost) + np.arange(marked.sum())
+    width = len(old.cost) + int(marked.sum())
+    before = np.roll(neurons.columns, 1, axis=1)
+    idle = later & (slot == 1) & (np.roll(neurons.gains, 1, axis=1) == 0)  # the segment before adds nothing
+    own, low = np.pad(old.matrix, ((0, 0), (0, width - len(old.cost)))), old.low.copy()
+    floors = _project(own, low, neurons.row[idle.any(1)], before[idle], binary[idle])
+    kept = ~encoding.implied
+    blocks = [
+        (own[kept], low[kept], old.high[kept]),
+        floors,
+        _at_most(width, neurons.columns[marked], binary[marked]),
+        _at_most(width, binary[later & ~idle], before[later & ~idle]),
+        _one_is_zero(width, binary[choices], choices.nonzero()[0]),
+    ]
+    matrix, low, high = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    left = np.ones(width, dtype=bool)
+    left[before[idle]] = False
+    ends = [np.pad(end, (0, width - len(end)), constant_values=fill) for end, fill in ((old.lower, 0), (old.upper, 1))]
+    cost, integral = np.pad(old.cost, (0, width - len(old.cost))), np.arange(width) >= len(old.cost)
+    return MixedProgram(cost[left], matrix[:, left], low, high, ends[0][left], ends[1][left], integral[left])
+
+
+def _project(matrix: np.ndarray, low: np.ndarray, row: np.ndarray, column: np.ndarray, binary: np.ndarray) -> _Rows:
+    """Take each `column` out of the only `row` that it stands in, in place; the rows that come with it."""
+    size = matrix[row, column].copy()
+    matrix[row, column] = 0.0
+    floors = matrix[row].copy(), np.nextafter(low[row] - size, -np.inf), np.full(len(row), np.inf)
+    matrix[row, binary], low[row] = size, -np.inf
+    return floors
+
+
+def _at_most(width: int, small: np.ndarray, large: np.ndarray) -> _Rows:
+    """Rows  v_small - v_large <= 0."""
+    number = np.arange(len(small))
+    matrix = np.zeros((len(small), width))
+    matrix[number, small], matrix[number, large] = 1.0, -1.0
+    return matrix, np.full(len(small), -np.inf), np.zeros(len(small))
+
+
+def _one_is_zero(width: int, binary: np.ndarray, neuron: np.ndarray) -> _Rows:
+    """Rows that bound the sum of the binaries of each neuron by one less than their number."""
+    _, place, count = np.unique(neuron, return_inverse=True, return_counts=True)
+    matrix = np.zeros((len(count), width))
+    matrix[place, binary] = 1.0
+    return matrix, np.full(len(count), -np.inf), count - 1.0
