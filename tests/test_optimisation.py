@@ -56,7 +56,7 @@ def exact_ends(layers: Layers, lower: np.ndarray, upper: np.ndarray, form: int) 
 def take(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which search has to do it."""
     if route in ("neurons", "exact"):
-        monkeypatch.setattr(optimisation, "FIRST_SEARCH", 0.0)
+        monkeypatch.setattr(strategy, "FIRST_SEARCH", 0.0)
     if route == "neurons":
         monkeypatch.setattr(strategy, "MANY_INPUTS", 0)
         monkeypatch.setattr(strategy, "PROMISING", 2.0)
