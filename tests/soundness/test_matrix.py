@@ -16,7 +16,9 @@ from tests.search.questions import query_of, values_at
 from tests.soundness.rows import ROWS, Row, defined_operators
 from tests.soundness.test_bounds import DTYPES, Values, assert_inside, exact_values, of_node, points_of, some_boxes
 from tests.soundness.test_multipliers import KEPT, check, margin, some_objective, with_planes
-from verifier.backends.exact import obstacle, solve
+from verifier.backends.checked import Checked
+from verifier.backends.protocol import Budget
+from verifier.backends.subproblem import Subproblem
 from verifier.bounding.engine import Effort, bound_nodes, output_interval
 from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import prepare
@@ -187,9 +189,10 @@ def test_exact(name: str) -> None:
         box = problem.box.reshape(-1, *graph.input_shape)
         with torch.no_grad():
             found = bound_nodes(program, box, "interval")
-        reason = obstacle(program, found, problem)
+        subproblem = Subproblem(program, found, problem, box, 0, 0)
+        reason = Checked().supports(subproblem)
         if support(type(row.op))["exact"] == NO:
             assert reason is not None and reason.startswith("no exact form") and (name in reason or row.before[0])
         else:
             assert reason is None
-            assert solve(program, found, problem, box, 0, 0).status is expected
+            assert Checked().solve(subproblem, Budget()).status is expected
