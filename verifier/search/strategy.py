@@ -27,12 +27,12 @@ from verifier.search.task import Outcome, Task
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
 FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
-TURN = 1.0  # seconds
+TURN = 2.0  # seconds: a search over neurons needs tens of batches, of a tenth of a second at least
 PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
 SEARCHED = 0.5  # of the time of a pass over the root's bounds: so long a search goes on before the next pass
 SPLIT_SHARE = 0.05  # of the time: so long are inputs split before an exact backend is asked
 EXACT_SHARE = 0.85  # of the time left, which an exact backend may have for a problem that is small enough for it
-FIRST_HANDED = 16  # boxes handed over at first; their number doubles when they are decided in time, else it halves
+FIRST_HANDED = 256  # boxes handed over at first; their number doubles when most are decided in time, else it halves
 
 
 class Strategy:
@@ -104,7 +104,7 @@ class Strategy:
         undecided = search.undecided(len(domains))
         self.inputs.take_back(domains, undecided, outcome.bounded)
         self.decisive = float(undecided.float().mean()) < 0.5
-        self.handed = max(1, self.handed // 2) if bool(undecided.any()) else self.handed * 2
+        self.handed = self.handed * 2 if self.decisive else max(1, self.handed // 2)
         return outcome.found
 
     def _neurons_serve(self) -> bool:
