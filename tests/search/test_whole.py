@@ -100,6 +100,17 @@ def test_what_cannot_be_asked_is_an_error() -> None:
         outcome_of(lambda n: Scripted([], "no exact form of Tanh"), believing=False)
 
 
+def test_a_disjunct_without_rows_is_never_proved() -> None:
+    """Any point violates it; the rows of its neighbours, which are easily proved, say nothing about it."""
+    (low, high, conjuncts) = conjunctions(-100.0)[0]
+    empty = np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0)
+    problem = build_problem(query_of([(low, high, [*conjuncts, empty])]), torch.float64, "cpu")
+    program = prepare(GRAPH, torch.float64)
+    task = Task(problem, program, lambda: program, FAST, Limits(float("inf"), 1 << 30), lambda points, which: False)
+    with torch.no_grad(), pytest.raises(BackendError, match="no rows"):
+        WholeSearch(task, Scripted([]), "fake", believing=True).first()
+
+
 def test_a_real_solver() -> None:
     assert outcome_of(lambda n: Mixed("highs", made), believing=True).trusted == "fake"
     assert not outcome_of(lambda n: Mixed("highs", made), believing=False).complete

@@ -51,6 +51,12 @@ class Problem:
         return torch.arange(self.most_disjuncts, device=self.disjuncts.device) < self.disjuncts.unsqueeze(1)
 
     @cached_property
+    def constrained(self) -> bool:
+        """Whether every disjunct has a row: without one, any point violates it."""
+        pairs = zip(self.disjuncts.tolist(), self.owner.tolist(), strict=True)
+        return all(set(range(count)) <= set(owner) for count, owner in pairs)
+
+    @cached_property
     def most_rows(self) -> int:
         """Of one disjunct."""
         boxes = torch.arange(len(self.owner), device=self.owner.device).unsqueeze(1)

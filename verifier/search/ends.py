@@ -44,8 +44,7 @@ class EndSearch:
         limits: Limits,
     ) -> None:
         self.program, self.source, self.limits = program.up_to(source), source, limits
-        known = lambda group: {k: v for k, v in group.items() if k <= source}  # noqa: E731
-        self.kept = Kept(self.program, NodeBounds(known(found.intervals), known(found.planes)))
+        self.kept = Kept(self.program, found.upto(source))
         self.rows = end_rows(program, source, index)
         self.expander = Expander(self.kept, self._objective, settings, limits, lambda points, which: False, None)
         ends = torch.arange(len(self.rows), device=program.device)

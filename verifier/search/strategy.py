@@ -108,10 +108,8 @@ class Strategy:
         return outcome.found
 
     def _neurons_serve(self) -> bool:
-        """There are neurons to split, and every disjunct has a row: without one, any point violates it."""
-        problem = self.task.problem
-        pairs = zip(problem.disjuncts.tolist(), problem.owner.tolist(), strict=True)
-        return bool(self.task.program.splittable) and all(set(range(count)) <= set(owner) for count, owner in pairs)
+        """There are neurons to split, and every disjunct has rows to bound."""
+        return bool(self.task.program.splittable) and self.task.problem.constrained
 
     def _fit(self, boxes: int) -> bool:
         """Each box needs bounds and planes of every node."""

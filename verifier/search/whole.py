@@ -24,7 +24,9 @@ class WholeSearch:
         self.believed = False
 
     def first(self) -> Outcome:
-        """The root's bounds."""
+        """The root's bounds. Raises `BackendError` where a disjunct has no rows to bound."""
+        if not self.task.problem.constrained:
+            raise BackendError(f"{self.solver} cannot decide this: a disjunct has no rows; use --method auto")
         self.root = Root(self.task, self.task.problem.real)
         return self._outcome(len(self.root.pairs), 0)
 
