@@ -201,8 +201,8 @@ def _search(
 ) -> Strategy | WholeSearch:
     if settings.chosen_solver is not None:
         return _whole_search(graph, problem, settings, run, candidates)
-    program = prepare(graph, problem.box.lower.dtype, device)
-    precise = cache(lambda: prepare(graph, torch.float64, device))
+    program = prepare(graph, problem.box.lower.dtype, device).asked(problem.output_rows)
+    precise = cache(lambda: prepare(graph, torch.float64, device).asked(problem.output_rows))
     limits = Limits(run.deadline, settings.memory)
     task = Task(problem, program, precise, settings.search, limits, candidates, run.observer)
     return Strategy(task, exact=settings.method == "auto")

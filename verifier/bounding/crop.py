@@ -92,7 +92,7 @@ class Patch:
         and `box` are those of the whole `program`."""
         own = self.bounds(found, domains, tiles)
         bias = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
-        form = backward(self.program, {self.program.graph.output: rows}, bias, own.intervals, own.planes)
+        form = backward(self.program, {self.program.graph.output: rows}, bias, own.intervals, own.planes, terms=1)
         if self.cut == 0:
             return form.minimum(self._part(box, 0, domains, tiles))
         rows = self._spread(form.coefficients, program.graph.nodes[self.cut].shape, tiles)

@@ -121,9 +121,7 @@ def carry(program: Program, found: NodeBounds, origin: int, box: Interval) -> No
 
 def _undecided(program: Program, found: NodeBounds, position: int, origin: int, effort: Effort) -> Tensor:
     """Elements `[batch, n]` of node `origin` that node `position` cannot decide yet, and that the effort allows."""
-    node = program.graph.nodes[position]
-    assert isinstance(node.op, Elementwise)
-    mask = node.op.unstable(*(found.intervals[source] for source in node.inputs))
+    node, mask = program.graph.nodes[position], program.unstable(position, found.intervals)
     total = torch.zeros_like(flat(found.intervals[origin].lower))
     for source in dict.fromkeys(node.inputs):
         if program.origins[source] == origin:
@@ -226,7 +224,7 @@ def _backward_elements(
     """Lower and upper bounds `[batch, k]` of the elements `index` `[batch, k]` of node `source`."""
     rows = _both_sides(program, index, program.graph.nodes[source].shape)
     bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
-    bounds = backward(program, {source: rows}, bias, found.intervals, found.planes).minimum(box)
+    bounds = backward(program, {source: rows}, bias, found.intervals, found.planes, terms=1).minimum(box)
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
 
 

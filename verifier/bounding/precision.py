@@ -34,8 +34,4 @@ def _undecided(program: Program, point: Tensor) -> int:
     """Neurons of all kinds whose planes could be tighter."""
     x = point.to(program.dtype)
     found = bound_nodes(program, Interval(x, x), "forward")
-    count = 0
-    for node in program.graph.nodes:
-        if isinstance(node.op, Elementwise):
-            count += int(node.op.unstable(*(found.intervals[source] for source in node.inputs)).sum())
-    return count
+    return sum(int(program.unstable(position, found.intervals).sum()) for position in found.planes)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from verifier.core.graph import Constant, Graph, Input, Node
+from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
 from verifier.errors import UnsupportedError
 
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """`graph` in the precision and on the device in which bounds are computed."""
+    """`graph` in the precision and on the device in which bounds are computed.
+
+    `read`: by nonlinear node, a mask `[1, *shape]` of the elements that the question depends on; all where missing."""
 
     graph: Graph
     dtype: torch.dtype
     device: torch.device
+    read: dict[int, Tensor] = field(default_factory=dict, kw_only=True)
 
     @property
     def number_size(self) -> int:
@@ -83,10 +88,41 @@ class Program:
         sources = [s for node in self.graph.nodes if isinstance(node.op, Elementwise) for s in node.inputs]
         return tuple(dict.fromkeys(sources))
 
+    def unstable(self, position: int, bounds: dict[int, Interval]) -> Tensor:
+        """Where tighter bounds of its arguments could still tighten what a nonlinear node sends to the question: a mask
+        `[batch, *shape]`."""
+        node = self.graph.nodes[position]
+        assert isinstance(node.op, Elementwise)
+        mask = node.op.unstable(*(bounds[source] for source in node.inputs))
+        return mask & self.read[position] if position in self.read else mask
+
+    def asked(self, rows: Tensor) -> Program:
+        """For questions about these rows `[n, outputs]` of the output alone. A property of an image's parts, say, does
+        not see most neurons of the last layers, whose bounds would be the dearest ones."""
+        output = self.graph.nodes[self.graph.output]
+        pending = {self.graph.output: (rows != 0).any(0).to(self.dtype).reshape(1, *output.shape)}
+        read = {}
+        for position in range(self.graph.output, 0, -1):
+            node, mask = self.graph.nodes[position], pending.pop(position, None)
+            if isinstance(node.op, Constant) or (mask is None and not isinstance(node.op, Elementwise)):
+                continue
+            if mask is None:
+                mask = torch.zeros((1, *node.shape), dtype=self.dtype, device=self.device)
+            if isinstance(node.op, Elementwise):
+                read[position] = mask > 0
+                sent: tuple[Tensor, ...] = (mask,) * len(node.inputs)
+            else:
+                absolute = self.absolute[position]
+                assert absolute is not None
+                sent = tuple((part > 0).to(self.dtype) for part in absolute.adjoint(mask))
+            for source, part in zip(node.inputs, sent, strict=True):
+                pending[source] = torch.maximum(pending[source], part) if source in pending else part
+        return replace(self, read={position: mask for position, mask in read.items() if not bool(mask.all())})
+
     def up_to(self, position: int) -> Program:
         """The network that ends at a node."""
         nodes = self.graph.nodes[: position + 1]
-        return Part(Graph(nodes, position), self.dtype, self.device, self.absolute[: position + 1])
+        return Part(Graph(nodes, position), self.dtype, self.device, self.absolute[: position + 1], read=self.read)
 
     @cached_property
     def patches(self) -> dict[int, tuple[Patch, ...]]:

@@ -72,9 +72,8 @@ def _undecided(program: Program, origin: int, found: NodeBounds) -> Tensor:
     total = torch.zeros(program.graph.nodes[origin].shape, dtype=program.dtype, device=program.device)
     for source in (origin, *program.copies[origin]):
         for reader in program.graph.consumers[source]:
-            node = program.graph.nodes[reader]
-            if isinstance(node.op, Elementwise) and reader <= program.graph.output:
-                open_here = node.op.unstable(*(found.intervals[s] for s in node.inputs)).to(program.dtype)
+            if isinstance(program.graph.nodes[reader].op, Elementwise) and reader <= program.graph.output:
+                open_here = program.unstable(reader, found.intervals).to(program.dtype)
                 total = total + at_origin(program, source, open_here)[0]
     return total.flatten() > 0
 

@@ -94,10 +94,8 @@ def _groups(program: Program, found: NodeBounds) -> list[tuple[list[int], Tensor
     """Nonlinear nodes that share arguments, each group with a mask `[size]` of the elements that any cannot decide."""
     groups: list[tuple[set[int], list[int], Tensor]] = []
     for position in found.planes:
-        node = program.graph.nodes[position]
-        assert isinstance(node.op, Elementwise)
-        sources, positions = set(node.inputs), [position]
-        mask = flat(node.op.unstable(*(found.intervals[source] for source in node.inputs))).any(0)
+        sources, positions = set(program.graph.nodes[position].inputs), [position]
+        mask = flat(program.unstable(position, found.intervals)).any(0)
         for group in [group for group in groups if group[0] & sources]:
             groups.remove(group)
             sources, positions, mask = sources | group[0], positions + group[1], mask | group[2]
