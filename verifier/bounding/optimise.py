@@ -23,8 +23,8 @@ from verifier.bounding.undecided import Undecided, elements_of, finite
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Adjustable, Planes, Sloped
-from verifier.core.rounding import gamma, tiny
-from verifier.core.stacked import clone, pick
+from verifier.core.rounding import gamma, narrow_down, tiny
+from verifier.core.stacked import cast, clone, pick
 from verifier.settings import AscentSettings
 
 CHECK_EVERY = 5  # iterations between looks at which rows are proved and which multipliers are the best so far
@@ -161,6 +161,21 @@ def certain_bound(
     if shared:
         form = LinearForm(*(part.transpose(0, 1) for part in (form.coefficients, form.bias, form.debt)))
     return form
+
+
+def precise_bound(
+    precise: Program,
+    box: Interval,
+    found: NodeBounds,
+    index: dict[int, Tensor],
+    objective: Objective,
+    multipliers: Multipliers,
+) -> Tensor:
+    """The bound `[n]` that `certain_bound` gives in double precision, by the program `precise`, rounded down."""
+    own = objective.offset.dtype
+    box, found, objective, multipliers = (cast(part, precise.dtype) for part in (box, found, objective, multipliers))
+    form = certain_bound(precise, box, found, index, objective, multipliers)
+    return narrow_down(form.minimum(box)[:, 0], own)
 
 
 def _tilted(

@@ -17,7 +17,7 @@ from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.engine import at_origin, carry
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import initial_multipliers, optimise, precise_bound
 from verifier.bounding.program import Program
 from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
@@ -78,8 +78,11 @@ def _undecided(program: Program, origin: int, found: NodeBounds) -> Tensor:
     return total.flatten() > 0
 
 
-def optimised_ends(program: Program, box: Interval, settings: AscentSettings, memory: int) -> Tightener:
-    """Both ends of each element, as rows whose slopes are optimised, in at most `memory` bytes."""
+def optimised_ends(
+    program: Program, precise: Program, box: Interval, settings: AscentSettings, memory: int
+) -> Tightener:
+    """Both ends of each element, as rows whose slopes are optimised, in at most `memory` bytes. What they prove is
+    found in double precision, by `precise`: one backward pass more, and rounding costs nothing."""
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         objective = Objective({source: end_rows(program, source, index)}, box.lower.new_zeros(2 * len(index), 1))
@@ -87,8 +90,8 @@ def optimised_ends(program: Program, box: Interval, settings: AscentSettings, me
         neurons = undecided.neurons(found)
         dual = Dual(undecided, box, neurons, objective)
         optimum = optimise(dual, initial_multipliers(undecided, neurons, objective), settings, deadline)
-        form = certain_bound(program, box, found, undecided.index, objective, optimum.multipliers)
-        lower, upper = form.minimum(box).reshape(2, -1)
+        bound = precise_bound(precise, box, found, undecided.index, objective, optimum.multipliers)
+        lower, upper = bound.reshape(2, -1)
         return lower, -upper
 
     elements = FLOATS_PER_ELEMENT * program.number_size

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.core.rounding import narrow_down, narrow_up
+
 
 @dataclass(frozen=True, eq=False)
 class Interval:
@@ -32,8 +34,12 @@ class Interval:
         return Interval(self.lower[index], self.upper[index])
 
     def to(self, dtype: torch.dtype) -> Interval:
-        """Cast; exact when widening. Narrow only through `rounding.narrow`."""
+        """Cast; exact when widening."""
         return Interval(self.lower.to(dtype), self.upper.to(dtype))
+
+    def narrowed(self, dtype: torch.dtype) -> Interval:
+        """Cast, rounded outward."""
+        return Interval(narrow_down(self.lower, dtype), narrow_up(self.upper, dtype))
 
     def reshape(self, *shape: int) -> Interval:
         return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape))

@@ -15,11 +15,10 @@ from torch import Tensor
 from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import Optimum, certain_bound, optimise
+from verifier.bounding.optimise import Optimum, certain_bound, optimise, precise_bound
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
-from verifier.core.rounding import narrow_down
-from verifier.core.stacked import cast, join, pick
+from verifier.core.stacked import join, pick
 from verifier.search.branching import estimate, most_costly, split
 from verifier.search.measured import rise_of
 from verifier.search.rows import clip_by, proper
@@ -105,11 +104,9 @@ class Expander:
         close = ((optimum.bound > 0) & ~(bound > 0)).nonzero().flatten()
         if not len(close) or self.precise is None or not objective.exact:
             return bound
-        wide = lambda part: cast(part, torch.float64)  # noqa: E731
-        box, known = wide(domains.box.select(close)), wide(found.select(close))
-        rows, multipliers = wide(objective.select(close)), wide(pick(optimum.multipliers, close))
-        form = certain_bound(self.precise(), box, known, self._index, rows, multipliers)
-        return bound.index_copy(0, close, narrow_down(form.minimum(box)[:, 0], bound.dtype))
+        box, known, multipliers = domains.box.select(close), found.select(close), pick(optimum.multipliers, close)
+        better = precise_bound(self.precise(), box, known, self._index, objective.select(close), multipliers)
+        return bound.index_copy(0, close, better)
 
     def _refreshed(self, domains: Subproblems, objective: Objective) -> NodeBounds:
         """Bounds of the nodes, computed anew for the neurons that the parent's bound relies on most."""

@@ -6,6 +6,8 @@ The neurons' bounds get better in passes over the network, each about twice as d
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +19,8 @@ from verifier.bounding.optimise import certain_bound, initial_multipliers, optim
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
 from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
-from verifier.core.stacked import join
+from verifier.core.interval import Interval
+from verifier.core.stacked import cast, join
 from verifier.search.branching import neuron_scores
 from verifier.search.ends import searched_ends
 from verifier.search.neurons import objective_of
@@ -26,8 +29,7 @@ from verifier.search.subproblems import Kept, Subproblems, whole_boxes
 from verifier.search.task import Task
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
-# Of the width of a node's neurons, by a round of splits: with less a node is left, pass by pass. First only slopes.
-LEAST_GAINS = (1.0, *(0.02 / 2**k for k in range(12)))
+LEAST_GAINS = [0.02 / 2**k for k in range(12)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
 DEARER = 2.0  # times the last pass: the least that the next one is expected to take
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
@@ -40,6 +42,7 @@ class Root:
 
     def __init__(self, task: Task, still: Tensor, found: NodeBounds | None = None) -> None:
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
+        self.precise = task.precise
         self.box = self.problem.box.reshape(-1, *self.program.graph.input_shape)
         if found is None:
             effort = Effort(self.limits.memory // 2, self.limits.deadline)
@@ -47,7 +50,11 @@ class Root:
         self.found = found
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
-        self.passes = list(LEAST_GAINS)
+        self.passes: list[Callable[[int, float], NodeBounds]] = [
+            *([self._in_double] if self.program.dtype is not torch.float64 else []),
+            self._with_slopes,
+            *(partial(self._with_splits, gain) for gain in LEAST_GAINS),
+        ]
         self.seconds, self.share = 0.0, LEAST_SHARE  # what the last pass took, and what the next may take
         self._bound_rows()
 
@@ -64,13 +71,13 @@ class Root:
 
     def tighten(self) -> None:
         """One more pass."""
-        began, before, least_gain = time.monotonic(), float(-self.bound.clamp(max=0).sum()), self.passes.pop(0)
-        self.found = self._tightened(least_gain)
+        began, before = time.monotonic(), float(-self.bound.clamp(max=0).sum())
+        self.found = self._tightened(self.passes.pop(0))
         self._bound_rows()
         self.seconds = time.monotonic() - began
         gained = 1 - float(-self.bound.clamp(max=0).sum()) / before if before > 0 else 0.0
         self.share = LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * gained
-        if least_gain < 1 and gained < WORTHWHILE:
+        if len(self.passes) < len(LEAST_GAINS) and gained < WORTHWHILE:
             self.passes = []
 
     def subproblems(self) -> tuple[Kept, Subproblems]:
@@ -112,20 +119,39 @@ class Root:
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
         return bound
 
-    def _tightened(self, least_gain: float) -> NodeBounds:
-        """Better bounds of the neurons over each box with an open disjunct."""
+    def _tightened(self, bound: Callable[[int, float], NodeBounds]) -> NodeBounds:
+        """Better bounds of the neurons over each box with an open disjunct, by `bound`: of a box, until a deadline."""
         parts = [self.found.select(slice(i, i + 1)) for i in range(len(self.box.lower))]
         boxes = self.pairs[:, 0].unique().tolist()
         end = time.monotonic() + self.share * max(0.0, self.limits.seconds)
-        memory = self.limits.memory // 2
         for number, i in enumerate(boxes):
-            now, box = time.monotonic(), self.box.select(slice(i, i + 1))
-            influence = {source: total[i] for source, total in self.influence.items()}
-            tightener = (
-                searched_ends(self.program, box, influence, self.settings, memory, least_gain)
-                if least_gain < 1
-                else optimised_ends(self.program, box, self.settings.neurons, memory)
-            )
-            deadline = now + (end - now) / (len(boxes) - number)
-            parts[i] = tighten_nodes(self.program, box, parts[i], tightener, deadline)
+            now = time.monotonic()
+            parts[i] = bound(i, now + (end - now) / (len(boxes) - number))
         return join(parts)
+
+    def _one(self, i: int) -> tuple[Interval, NodeBounds]:
+        return self.box.select(slice(i, i + 1)), self.found.select(slice(i, i + 1))
+
+    def _in_double(self, i: int, deadline: float) -> NodeBounds:
+        """By double precision, of the neurons that single precision leaves undecided: rounding adds up from layer to
+        layer, and these are few."""
+        (box, found), precise = self._one(i), self.precise()
+        effort = Effort(self.limits.memory // 2, deadline)
+        wide, inherited = cast(box, precise.dtype), cast(found.intervals, precise.dtype)
+        found = bound_nodes(precise, wide, "crown", inherited, effort)
+        better = {position: bounds.narrowed(self.program.dtype) for position, bounds in found.intervals.items()}
+        return bound_nodes(self.program, box, "interval", better)
+
+    def _with_slopes(self, i: int, deadline: float) -> NodeBounds:
+        """By ascents."""
+        box, found = self._one(i)
+        tightener = optimised_ends(self.program, self.precise(), box, self.settings.neurons, self.limits.memory // 2)
+        return tighten_nodes(self.program, box, found, tightener, deadline)
+
+    def _with_splits(self, least_gain: float, i: int, deadline: float) -> NodeBounds:
+        """By searches, until a round of splits gains less than `least_gain`."""
+        box, found = self._one(i)
+        influence = {source: total[i] for source, total in self.influence.items()}
+        memory = self.limits.memory // 2
+        tightener = searched_ends(self.program, box, influence, self.settings, memory, least_gain)
+        return tighten_nodes(self.program, box, found, tightener, deadline)
