@@ -1,13 +1,14 @@
 """The root of the search over neurons: the dearest bounds, once for each input box, and one subproblem for each
 disjunct that they leave open.
 
-The neurons' bounds get better in passes over the network, each about twice as dear as the one before."""
+The neurons' bounds get better in passes over the network, each several times as dear as the one before."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,9 +32,18 @@ from verifier.search.task import Task
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 LEAST_GAINS = [0.02 / 2**k for k in range(12)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
-DEARER = 2.0  # times the last pass: the least that the next one is expected to take
+ASCENTS = 6.0  # times the pass before: what one with ascents takes at least
+DEARER = 2.0  # the same for one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
+
+
+class Pass(NamedTuple):
+    """`bound` takes a box's number and a deadline, and gives better bounds of the nodes over it. It takes `dearer`
+    times as long as the pass before it, or more."""
+
+    bound: Callable[[int, float], NodeBounds]
+    dearer: float
 
 
 class Root:
@@ -50,10 +60,10 @@ class Root:
         self.found = found
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
-        self.passes: list[Callable[[int, float], NodeBounds]] = [
-            *([self._in_double] if self.program.dtype is not torch.float64 else []),
-            self._with_slopes,
-            *(partial(self._with_splits, gain) for gain in LEAST_GAINS),
+        self.passes = [
+            *([Pass(self._in_double, 1.0)] if self.program.dtype is not torch.float64 else []),
+            Pass(self._with_slopes, ASCENTS),
+            *(Pass(partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
         ]
         self.seconds, self.share = 0.0, LEAST_SHARE  # what the last pass took, and what the next may take
         self._bound_rows()
@@ -65,14 +75,14 @@ class Root:
 
     def can_tighten(self) -> bool:
         """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
-        boxes = len(self.pairs[:, 0].unique())
-        fits = DEARER * self.seconds < self.share * self.limits.seconds
-        return bool(self.passes) and 0 < boxes <= MOST_TIGHTENED and fits
+        if not self.passes or not 0 < len(self.pairs[:, 0].unique()) <= MOST_TIGHTENED:
+            return False
+        return self.passes[0].dearer * self.seconds < self.share * self.limits.seconds
 
     def tighten(self) -> None:
         """One more pass."""
         began, before = time.monotonic(), float(-self.bound.clamp(max=0).sum())
-        self.found = self._tightened(self.passes.pop(0))
+        self.found = self._tightened(self.passes.pop(0).bound)
         self._bound_rows()
         self.seconds = time.monotonic() - began
         gained = 1 - float(-self.bound.clamp(max=0).sum()) / before if before > 0 else 0.0
