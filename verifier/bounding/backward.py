@@ -26,6 +26,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise, Planes
+from verifier.core.product import depth, product
 from verifier.core.rounding import gamma, tiny, unit
 
 PART = 128  # products that are summed at once
@@ -176,7 +177,7 @@ class Walk:
         largest = [self._largest(source) for source in node.inputs]
         dtype = self.program.dtype
         reach = absolute.linear(*largest)[0]
-        meeting = min(node.op.fan_out, self.terms[position])  # sums of zeros are exact
+        meeting = min(node.op.depth_out, self.terms[position])  # sums of zeros are exact
         error = reach * gamma(meeting + self.roundings[position] + 3, dtype)
         if offset is not None:
             error = error + offset.abs() * gamma(summed + self.roundings[position] + 3, dtype)
@@ -227,9 +228,10 @@ class Walk:
         alike = offset.ndim - own
         shape, rest = rows.shape[2 : rows.ndim - alike], rows.shape[rows.ndim - alike :]
         sums = rows.flatten(-alike).sum(-1) if alike else rows
-        self.bias = self.bias + flat(sums, 2) @ offset.reshape(offset.shape[:own]).expand(shape).flatten()
+        constant = offset.reshape(offset.shape[:own]).expand(shape).flatten()
+        self.bias = self.bias + product(flat(sums, 2), constant.unsqueeze(1)).squeeze(2)
         self.debt = self.debt + self.bias.abs() * (2 * unit(rows.dtype))
-        return math.prod(shape) + math.prod(rest)
+        return depth(math.prod(shape)) + math.prod(rest)
 
     def _send(self, source: int, rows: Tensor, roundings: int, terms: int) -> None:
         size = self.program.graph.nodes[source].size

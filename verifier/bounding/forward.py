@@ -73,7 +73,7 @@ def _apply_affine(op: Affine, absolute: Affine, arguments: tuple[Form, ...]) -> 
     terms = op.linear(*(a.terms.flatten(0, 1) for a in arguments)).unflatten(0, (batch, count))
     if op.fan_in == 0 and offset is None:
         return Form(terms, op.linear(*(a.radius for a in arguments)))
-    factor = gamma(2 * op.fan_in + 8, dtype)
+    factor = gamma(op.depth_in + 8, dtype)
     inflated = [a.radius + factor * (a.terms[:, 0].abs() + a.spread) for a in arguments]
     radius = absolute.linear(*inflated) + tiny(dtype) * (op.fan_in + 1) * (count + 1)
     if offset is not None:

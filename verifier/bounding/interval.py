@@ -58,13 +58,14 @@ def _total(terms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...]) -> Interval:
-    """L c + b ± |L| (r + roundings). With fan-in n, L c errs by gamma_n |L||c|, the stored weights by one rounding
-    more, and |L| r is itself computed with gamma_n: all inside the radius, so that one product covers them."""
+    """L c + b ± |L| (r + roundings). With sums of depth n, L c errs by gamma_n |L||c|, the stored weights by one rounding
+    more, and |L| s is itself computed with gamma_n: all inside s = r + gamma_(n + 8) (|c| + r), so that one product
+    covers them, since (1 - gamma_n) gamma_(n + 8) >= gamma_n + 4 u."""
     offset = op.offset()
     if op.fan_in == 0 and offset is None:
         return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))
     dtype = arguments[0].lower.dtype
-    factor = gamma(2 * op.fan_in + 8, dtype)
+    factor = gamma(op.depth_in + 8, dtype)
     centers = [a.lower / 2 + a.upper / 2 for a in arguments]
     radii = [torch.maximum(a.upper - c, c - a.lower) for a, c in zip(arguments, centers, strict=True)]
     inflated = [r + factor * (c.abs() + r) for c, r in zip(centers, radii, strict=True)]

@@ -52,11 +52,21 @@ class Affine(Op):
     """y = L(x) + b.
 
     `fan_in`: the most products that meet in one element of `L(x)`; 0 where L only moves data (exact).
-    `fan_out`: the same for the adjoint. Both are the n of gamma_n. Constants may be off by one rounding.
+    `fan_out`: the same for the adjoint. Constants may be off by one rounding.
     """
 
     fan_in: int = 0
     fan_out: int = 0
+
+    @property
+    def depth_in(self) -> int:
+        """The n of gamma_n for `L(x)`: less than `fan_in` where long sums are made of parts."""
+        return self.fan_in
+
+    @property
+    def depth_out(self) -> int:
+        """The same for the adjoint."""
+        return self.fan_out
 
     @abstractmethod
     def linear(self, *inputs: Tensor) -> Tensor:

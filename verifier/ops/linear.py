@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from verifier.core.product import depth, product
 from verifier.core.regions import Local, Regions, Shape
 
 
@@ -26,14 +27,22 @@ class Linear(Local):
     def fan_out(self) -> int:  # type: ignore[override]
         return self.weight.shape[0]
 
+    @property
+    def depth_in(self) -> int:
+        return depth(self.fan_in)
+
+    @property
+    def depth_out(self) -> int:
+        return depth(self.fan_out)
+
     def linear(self, *inputs: Tensor) -> Tensor:
-        return inputs[0] @ self.weight.T
+        return product(inputs[0], self.weight.T)
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return torch.nn.functional.linear(inputs[0], self.weight, self.bias)
 
     def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return (rows @ self.weight,)
+        return (product(rows, self.weight),)
 
     def absolute(self) -> Linear:
         return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
