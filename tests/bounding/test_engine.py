@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from verifier.bounding.engine import Effort, bound_nodes, forward_pays
+from verifier.bounding.engine import Effort, bound_nodes, bound_rows, forward_pays
 from verifier.bounding.program import prepare
+from verifier.core.flat import flat
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
-from verifier.ops import Linear, Relu
+from verifier.ops import Conv, Linear, Relu
+from verifier.ops.conv import Window
 
 
 def network(inputs: int, width: int) -> Graph:
@@ -41,3 +43,50 @@ def test_bounds_contain_the_values_with_and_without_forward_forms() -> None:
             for position, value in values.items():
                 interval = found.intervals[position].to(torch.float64)
                 assert (interval.lower <= value).all() and (value <= interval.upper).all()
+
+
+def image_network() -> Graph:
+    """Two convolutions of an image of one channel, 8 x 8, and sums of both in between."""
+    generator = torch.Generator().manual_seed(3)
+    window = Window((8, 8), (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+    weight = lambda out, channels: torch.randn(out, channels, 3, 3, generator=generator)  # noqa: E731
+    nodes = (
+        Node("x", Input(), (), (1, 1, 8, 8)),
+        Node("a", Conv(weight(2, 1), window), (0,), (1, 2, 8, 8)),
+        Node("r", Relu(), (1,), (1, 2, 8, 8)),
+        Node("b", Conv(weight(2, 2), window), (2,), (1, 2, 8, 8)),
+        Node("s", Relu(), (3,), (1, 2, 8, 8)),
+        Node("y", Conv(weight(1, 2), window), (4,), (1, 1, 8, 8)),
+    )
+    return Graph(nodes, 5)
+
+
+def test_only_what_the_rows_see_is_bounded() -> None:
+    """The output's middle element sees 3 x 3 positions of the last layer and 5 x 5 of the first, and bounds of it do
+    not depend on the others."""
+    whole = prepare(image_network(), torch.float32)
+    rows = torch.zeros(1, 64)
+    rows[0, 3 * 8 + 3] = 1.0
+    asked = whole.asked(rows)
+    masks = {position: mask.reshape(2, 8, 8) for position, mask in asked.read.items()}
+    expected = {4: (slice(2, 5), slice(2, 5)), 2: (slice(1, 6), slice(1, 6))}
+    assert set(masks) == set(expected)
+    for position, part in expected.items():
+        assert masks[position][:, *part].all() and int(masks[position].sum()) == 2 * len(range(8)[part[0]]) ** 2
+    x = torch.randn(1, 1, 1, 8, 8, generator=torch.Generator().manual_seed(4))
+    box = Interval(x - 0.3, x + 0.3)
+    full, less = bound_nodes(whole, box), bound_nodes(asked, box)
+    width = lambda found: flat(found.intervals[3].upper - found.intervals[3].lower)[0].reshape(2, 8, 8)  # noqa: E731
+    assert torch.equal(width(full)[:, 2:5, 2:5], width(less)[:, 2:5, 2:5])
+    assert float(width(less).sum()) > 1.01 * float(width(full).sum())
+    lowest = []
+    for program, found in ((whole, full), (asked, less)):
+        start, bias = {5: rows.reshape(1, 1, 1, 1, 8, 8)}, torch.zeros(1, 1)
+        lowest.append(float(bound_rows(program, found, start, bias, Effort()).minimum(box)))
+    assert lowest[0] == lowest[1]
+    assert not whole.asked(torch.ones(1, 64)).read
+
+
+def test_rows_that_see_nothing_ask_for_nothing() -> None:
+    asked = prepare(network(5, 50), torch.float32).asked(torch.zeros(1, 50))
+    assert asked.read and not any(bool(mask.any()) for mask in asked.read.values())

@@ -23,7 +23,7 @@ LATE = float("inf")
 
 
 def by_slopes(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
-    return optimised_ends(program, box, SETTINGS, memory)
+    return optimised_ends(program, prepare(program.graph, torch.float64), box, SETTINGS, memory)
 
 
 def by_splits(program: Program, box: Interval, memory: int = ROOM) -> Tightener:

@@ -220,8 +220,8 @@ class Walk:
             self._send(source, rows * slope, self.roundings[position] + 1, self.terms[position])
 
     def _add_bias(self, rows: Tensor, offset: Tensor) -> int:
-        """The n of gamma_n for the product of the rows with a constant term. Where that is the same along the last axes,
-        as for convolutions, sums over these come first: they are shorter."""
+        """Adds the product of the rows with a constant term, and gives the n of gamma_n for it. Where that is the same
+        along the last axes, as for convolutions, sums over these come first: they are shorter."""
         own = offset.ndim
         while own and offset.shape[own - 1] == 1:
             own -= 1

@@ -58,9 +58,9 @@ def _total(terms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...]) -> Interval:
-    """L c + b ± |L| (r + roundings). With sums of depth n, L c errs by gamma_n |L||c|, the stored weights by one rounding
-    more, and |L| s is itself computed with gamma_n: all inside s = r + gamma_(n + 8) (|c| + r), so that one product
-    covers them, since (1 - gamma_n) gamma_(n + 8) >= gamma_n + 4 u."""
+    """L c + b ± |L| s. With sums of depth n, L c errs by gamma_n |L||c|, the stored weights by one rounding more, and
+    |L| s is itself computed with gamma_n: all inside s = r + gamma_(n + 8) (|c| + r), so that one product covers them,
+    since (1 - gamma_n) gamma_(n + 8) >= gamma_n + 4 u."""
     offset = op.offset()
     if op.fan_in == 0 and offset is None:
         return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))

@@ -172,10 +172,10 @@ def precise_bound(
     multipliers: Multipliers,
 ) -> Tensor:
     """The bound `[n]` that `certain_bound` gives in double precision, by the program `precise`, rounded down."""
-    own = objective.offset.dtype
-    box, found, objective, multipliers = (cast(part, precise.dtype) for part in (box, found, objective, multipliers))
-    form = certain_bound(precise, box, found, index, objective, multipliers)
-    return narrow_down(form.minimum(box)[:, 0], own)
+    wide, known = cast(box, precise.dtype), cast(found, precise.dtype)
+    rows, multipliers = cast(objective, precise.dtype), cast(multipliers, precise.dtype)
+    form = certain_bound(precise, wide, known, index, rows, multipliers)
+    return narrow_down(form.minimum(wide)[:, 0], objective.offset.dtype)
 
 
 def _tilted(
