@@ -42,8 +42,8 @@ def dual_of(kept: Kept, domains: Subproblems, objective: Objective) -> Dual:
     return dual
 
 
-def choices_of(domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
-    return estimate(domains, dual, most, 1.5)
+def choices_of(kept: Kept, domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
+    return estimate(kept, domains, dual, most, 1.5)
 
 
 def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> None:
     kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
-    choices = choices_of(roots, dual)
+    choices = choices_of(kept, roots, dual)
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(300, 2, generator=generator)
     assert bool((choices.score[:, 0] > -torch.inf).any())
@@ -69,7 +69,7 @@ def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> 
         possible = choices.score[:, rank] > -torch.inf
         parents = pick(roots, possible)
         count = len(parents)
-        children = split(kept, parents, choices.place[possible, rank])
+        children = split(kept, parents, choices.place[possible, rank], choices.point[possible, rank])
         assert len(children) == 2 * count
         torch.testing.assert_close(children.share.sum(), parents.share.sum())
         assert children.problem.tolist() == parents.problem.repeat(2).tolist()
@@ -88,11 +88,11 @@ def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> 
 def test_every_possible_split_makes_progress(activation: str, shape: str) -> None:
     """Each child is smaller than its parent, in one neuron or input, and lies in it."""
     kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
-    choices = choices_of(roots, dual)
+    choices = choices_of(kept, roots, dual)
     for rank in range(choices.place.shape[1]):
         possible = choices.score[:, rank] > -torch.inf
         parents = pick(roots, possible)
-        children = split(kept, parents, choices.place[possible, rank])
+        children = split(kept, parents, choices.place[possible, rank], choices.point[possible, rank])
         outer, inner = ends(join([parents, parents])), ends(children)
         assert (inner.lower >= outer.lower).all() and (inner.upper <= outer.upper).all()
         assert (inner.lower <= inner.upper).all()
@@ -101,24 +101,26 @@ def test_every_possible_split_makes_progress(activation: str, shape: str) -> Non
 
 
 def ends(domains: Subproblems) -> Interval:
-    """Box and neurons side by side, `[n, all]`."""
-    boxes = [domains.box.reshape(len(domains), 2), *domains.neurons.values()]
+    """Box and neurons side by side, `[n, all]`; neurons that are inputs are in the box."""
+    neurons = [box for source, box in domains.neurons.items() if source]
+    boxes = [domains.box.reshape(len(domains), 2), *neurons]
     return Interval(torch.cat([b.lower for b in boxes], 1), torch.cat([b.upper for b in boxes], 1))
 
 
 def test_a_neuron_whose_readers_have_different_kinks() -> None:
-    """The split is at a kink that is inside, though the first reader's is not."""
+    """The split is at a kink that is inside, though the first reader's is not; where neither is, in the middle."""
     b = Small(1, 2, seed=0)
     first = b.dense(0, 3)
     b.dense(b.same(Add((1, 1, 1)), b.same(Relu(), first), b.same(Clip(0.5, 1.5), first), b.same(Sigmoid(), first)), 2)
-    kept, roots, _ = roots_of(b.graph(), 1)
+    kept, roots, dual = roots_of(b.graph(), 1)
     source = next(iter(kept.undecided.index))
-    roots = pick(roots, slice(0, 4))
-    lower, upper = torch.tensor([-1.0, 0.25, 0.75, 2.0]), torch.tensor([1.0, 2.0, 2.0, 3.0])
-    neurons = Interval(lower.unsqueeze(1).repeat(1, 3), upper.unsqueeze(1).repeat(1, 3))
-    children = split(kept, roots.replace(neurons={source: neurons}), torch.zeros(len(roots), dtype=torch.long))
-    found = children.neurons[source].upper[: len(roots), 0].tolist()
-    assert found == [0.0, 0.5, 1.5, 2.5][: len(found)]
+    for lower, upper, expected in ((-1.0, 0.25, 0.0), (0.25, 1.25, 0.5), (0.75, 2.0, 1.5), (2.0, 3.0, 2.5)):
+        ends = [torch.full_like(roots.neurons[source].lower, end) for end in (lower, upper)]
+        domains = roots.replace(neurons={source: Interval(*ends)})
+        choices = choices_of(kept, domains, dual_of(kept, domains, dual.objective), 1)
+        children = split(kept, domains, choices.place[:, 0], choices.point[:, 0])
+        found = children.neurons[source].upper[: len(roots)].amin(1)
+        assert found.tolist() == [expected] * len(roots)
 
 
 def test_inputs_are_split_where_the_coefficients_are_zero() -> None:
@@ -131,7 +133,7 @@ def test_inputs_are_split_where_the_coefficients_are_zero() -> None:
         dual = dual_of(kept, narrow, dual.objective)
         assert dual.rows is not None
         dual.rows = torch.zeros_like(dual.rows)
-        assert (choices_of(narrow, dual).score[:, 0] > -torch.inf).all(), width
+        assert (choices_of(kept, narrow, dual).score[:, 0] > -torch.inf).all(), width
 
 
 def test_a_point_cannot_be_split() -> None:
@@ -140,4 +142,4 @@ def test_a_point_cannot_be_split() -> None:
     none = {k: Interval(torch.ones_like(v.lower), torch.ones_like(v.lower)) for k, v in roots.neurons.items()}
     fixed = roots.replace(box=point, neurons=none)
     dual = dual_of(kept, fixed, dual.objective)
-    assert (choices_of(fixed, dual).score == -torch.inf).all()
+    assert (choices_of(kept, fixed, dual).score == -torch.inf).all()

@@ -32,7 +32,7 @@ from verifier.errors import UnsupportedError
 from verifier.frontend.replay import replay
 from verifier.ops import OPERATORS, Linear
 from verifier.ops.support import NO, YES, support
-from verifier.search.branching import neuron_scores, split
+from verifier.search.branching import estimate, split
 from verifier.search.subproblems import Kept, whole_boxes
 
 BOUNDED = [name for name, row in ROWS.items() if isinstance(row.op, Affine | Elementwise)]
@@ -135,8 +135,8 @@ def test_optimised(name: str, dtype: str) -> None:
 @each_type
 @pytest.mark.parametrize("name", NONLINEAR)
 def test_split(name: str, dtype: str) -> None:
-    """Every point is in a part, whose bound holds there; the neuron's range becomes smaller in both. And an operator is
-    never split that says it cannot be."""
+    """At the best place that is an argument of the operator: every point is in a part, whose bound holds there, and the
+    argument's range becomes smaller in both."""
     asked = Asked(ROWS[name], dtype)
     program, sources = asked.program, asked.graph.nodes[asked.position].inputs
     found = bound_nodes(program, asked.box, "crown")
@@ -145,30 +145,30 @@ def test_split(name: str, dtype: str) -> None:
     whole = whole_boxes(kept, objective, asked.box, every, torch.zeros_like(every), torch.zeros(len(every)))
     dual = kept.dual(whole, objective)
     dual.value(dual.projected(kept.multipliers(whole)))
-    scores = [neuron_scores(dual, source) for source in sources]
-    if support(type(asked.graph.nodes[asked.position].op))["split"] == NO:
-        assert not any(bool((score > 0).any()) for score in scores)
-        return
-    (source,), (score,), index = sources, scores, kept.undecided.index
-    assert bool((score > 0).any())
-    chosen = score.argmax(1)
-    parts = split(kept, whole, chosen + sum(len(index[node]) for node in index if node < source))
+    choices = estimate(kept, whole, dual, kept.sites.count, 1.0)
+    own = torch.isin(choices.place, torch.cat([kept.sites.of[source] for source in sources])) & (choices.score > 0)
+    assert bool(own.any())
+    rank = own.to(torch.uint8).argmax(1, keepdim=True)
+    place, point = (part.gather(1, rank).squeeze(1) for part in (choices.place, choices.point))
+    parts = split(kept, whole, place, point)
     known, twice = with_planes(program, kept.intervals(parts)), objective.select(parts.problem)
     start = initial_multipliers(kept.undecided, parts.neurons, twice, bounded=True)
-    bounds = certain_bound(program, parts.box, known, index, twice, start)
-    lowest, elements = bounds.minimum(parts.box)[:, 0], index[source][chosen]
-    for place, (points, values) in enumerate(zip(asked.points, asked.values, strict=True)):
-        assert points
-        for value in values:
-            z, inside = value[source][int(elements[place])], 0
-            for part in (place, place + len(every)):
-                box = parts.neurons[source]
-                low, high = (Fraction(float(end[part, chosen[place]])) for end in (box.lower, box.upper))
-                if low <= z <= high:
-                    inside += 1
-                    exact = margin(objective, start.weights, place, value)
-                    assert not lowest[part].isfinite() or Fraction(float(lowest[part])) <= exact
-            assert inside > 0
+    form = certain_bound(program, parts.box, known, kept.undecided.index, twice, start)
+    lowest = form.minimum(parts.box)[:, 0]
+    for domain in own.any(1).nonzero().flatten().tolist():
+        source = next(source for source in sources if bool((kept.sites.of[source] == place[domain]).any()))
+        column = int((kept.sites.of[source] == place[domain]).nonzero()[0])
+        before, after = whole.neurons[source], parts.neurons[source]
+        element, both = int(kept.undecided.index[source][column]), (domain, domain + len(every))
+        width = float(before.upper[domain, column] - before.lower[domain, column])
+        assert all(float(after.upper[part, column] - after.lower[part, column]) < width for part in both)
+        for value in asked.values[domain]:
+            z, exact = value[source][element], margin(objective, start.weights, domain, value)
+            ends = [(float(after.lower[part, column]), float(after.upper[part, column])) for part in both]
+            inside = [part for part, (low, high) in zip(both, ends, strict=True) if low <= z <= high]
+            assert inside
+            for part in inside:
+                assert not lowest[part].isfinite() or Fraction(float(lowest[part])) <= exact
 
 
 GRID = 41

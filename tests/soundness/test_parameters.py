@@ -14,10 +14,14 @@ from tests.soundness.test_curves import similar_boxes
 from tests.soundness.test_elementwise import Checker, points_in
 from verifier.core.interval import Interval
 from verifier.core.operator import Adjustable, Adjusted, Sloped
-from verifier.ops import OPERATORS, LogSumExp, Multiply
+from verifier.ops import OPERATORS, LogSumExp, Maximum, Minimum, Multiply
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-CASES: list[tuple[Adjustable, int]] = [(Multiply(), 2), *((LogSumExp(), count) for count in (1, 2, 3, 7))]
+CASES: list[tuple[Adjustable, int]] = [
+    (Multiply(), 2),
+    *((LogSumExp(), count) for count in (1, 2, 3, 7)),
+    *((op, count) for op in (Maximum(), Minimum()) for count in (2, 3, 7)),
+]
 each = pytest.mark.parametrize(("op", "count"), CASES, ids=[f"{op.name}-{count}" for op, count in CASES])
 SIDES = {"lower": -1, "upper": 1}
 
@@ -86,7 +90,7 @@ def test_the_first_parameters_give_the_planes_that_are_relaxed_to(op: Adjustable
     boxes = some_boxes(count)
     planes = op.relax(*boxes)
     assert planes.lower_intercept is not None
-    below, above = op.parameters(planes)
+    below, above = op.parameters(planes, *boxes)
     for side, parameter, slopes, intercept in (
         ("lower", below, planes.lower_slopes, planes.lower_intercept),
         ("upper", above, planes.upper_slopes, planes.upper_intercept),

@@ -56,7 +56,7 @@ def initial_multipliers(
         if position > start or not isinstance(reader.op, Adjustable):
             continue
         boxes = tuple(neurons[source] for source in reader.sources)
-        below, above = reader.op.parameters(reader.op.relax(*boxes))
+        below, above = reader.op.parameters(reader.op.relax(*boxes), *boxes)
         lower[position] = fill(below)
         if reader.op.ranges(*boxes)[1] is not None:
             upper[position] = fill(above)

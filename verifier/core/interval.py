@@ -25,6 +25,10 @@ class Interval:
         """Largest absolute value, `[batch, *shape]`."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
+    def middle(self) -> Tensor:
+        """Half way between the ends, `[batch, *shape]`; finite wherever both are."""
+        return self.lower / 2 + self.upper / 2
+
     def intersect(self, other: Interval) -> Interval:
         """What both say; an end that is not a number says nothing."""
         return Interval(torch.fmax(self.lower, other.lower), torch.fmin(self.upper, other.upper))

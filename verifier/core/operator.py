@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -126,6 +127,22 @@ class Band:
     high: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """How to split one argument: at `point` `[batch, *shape]`, or not at all where that is not inside its interval.
+    `share`, from 0 to 1: how much of what lies between the planes this can remove, next to the other arguments."""
+
+    point: Tensor
+    share: Tensor | float = 1.0
+
+
+def weighted(points: Sequence[Tensor], sizes: Sequence[Tensor]) -> tuple[Branch, ...]:
+    """A branch for each argument, with the share that its size (never negative) is of the largest."""
+    largest = torch.stack(tuple(sizes)).amax(0)
+    largest = torch.where(largest > 0, largest, 1.0)
+    return tuple(Branch(point, size / largest) for point, size in zip(points, sizes, strict=True))
+
+
 class Elementwise(Op):
     """y_j = f(x_1j, ..., x_kj), all of one shape. Arguments of its methods may be degenerate, huge or infinite."""
 
@@ -140,6 +157,10 @@ class Elementwise(Op):
     @abstractmethod
     def band(self, *inputs: Interval) -> Band:
         """Parallel planes that hold over the whole box, rounding included: what forward forms carry."""
+
+    @abstractmethod
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        """How each argument is best split."""
 
     def unstable(self, *inputs: Interval) -> Tensor:
         """Where tighter input bounds could still tighten the planes: a mask `[batch, *shape]`."""
@@ -194,8 +215,8 @@ class Adjustable(Elementwise):
         """Parameters worth trying below and above f; None above where the plane of `relax` is the best one."""
 
     @abstractmethod
-    def parameters(self, planes: Planes) -> tuple[Tensor, Tensor]:
-        """The parameters below and above that give (nearly) the `planes` of `relax`."""
+    def parameters(self, planes: Planes, *inputs: Interval) -> tuple[Tensor, Tensor]:
+        """The parameters below and above that give (nearly) the `planes` of `relax` over these inputs."""
 
     @abstractmethod
     def lower_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
@@ -236,7 +257,7 @@ class Sloped(Adjustable):
     def ranges(self, *inputs: Interval) -> tuple[Interval, Interval | None]:
         return self.slope_ranges(inputs[0])
 
-    def parameters(self, planes: Planes) -> tuple[Tensor, Tensor]:
+    def parameters(self, planes: Planes, *inputs: Interval) -> tuple[Tensor, Tensor]:
         return planes.lower_slopes[0], planes.upper_slopes[0]
 
     def lower_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
@@ -246,6 +267,9 @@ class Sloped(Adjustable):
     def upper_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
         line = self.upper_line(inputs[0], parameter)
         return Adjusted((parameter,), line.intercept, None, -line.touch)
+
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        return (Branch(self.branch_point(inputs[0])),)
 
     @abstractmethod
     def branch_point(self, box: Interval) -> Tensor:

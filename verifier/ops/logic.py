@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Elementwise, Planes
+from verifier.core.operator import Band, Branch, Elementwise, Planes
 
 
 @dataclass(frozen=True)
 class Where(Elementwise):
-    """x where the condition (first input) is not 0, else y; same shapes. Bounds take the side that is decided, or else
-    the constants that hold for both."""
+    """x where the condition (first input) is 1, y where it is 0; same shapes. Bounds take the side that is decided, or
+    else the constants that hold for both."""
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return torch.where(inputs[0] != 0, inputs[1], inputs[2])
@@ -30,6 +30,11 @@ class Where(Elementwise):
         chosen, other = _decided(inputs[0])
         return ~(chosen | other)
 
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        """Both parts of the condition decide."""
+        condition, x, y = inputs
+        return Branch(torch.full_like(condition.lower, 0.5)), Branch(x.lower, 0.0), Branch(y.lower, 0.0)
+
     def relax(self, *inputs: Interval) -> Planes:
         band = self.band(*inputs)
         return Planes(band.slopes, band.low, band.slopes, band.high)
@@ -43,5 +48,5 @@ class Where(Elementwise):
 
 
 def _decided(condition: Interval) -> tuple[Tensor, Tensor]:
-    """Where it is certainly not 0, and where it certainly is."""
-    return (condition.lower > 0) | (condition.upper < 0), (condition.lower == 0) & (condition.upper == 0)
+    """Where it is certainly 1, and where it is certainly 0: it is nothing else."""
+    return condition.lower > 0, condition.upper < 1

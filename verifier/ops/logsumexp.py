@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Band, Planes
+from verifier.core.operator import Adjustable, Adjusted, Band, Branch, Planes, weighted
 from verifier.core.rounding import tiny, unit
 
 ULPS = 24  # with the number of arguments: an exponential, a logarithm of a sum and what lies between
@@ -34,6 +34,13 @@ class LogSumExp(Adjustable):
         low, high = torch.logsumexp(lower, 0), torch.logsumexp(upper, 0)
         return Interval(low - self._error(lower, low), high + self._error(upper, high))
 
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        """An argument matters as much as its exponential can rise."""
+        lower, upper = _corners(inputs)
+        shift = upper.amax(0)
+        sizes = torch.exp(upper - shift) - torch.exp(lower - shift)
+        return weighted([box.middle() for box in inputs], tuple(sizes))
+
     def relax(self, *inputs: Interval) -> Planes:
         lower, upper = _corners(inputs)
         low_slopes, low = self._below(lower, upper, lower / 2 + upper / 2)
@@ -44,7 +51,7 @@ class LogSumExp(Adjustable):
         zero = torch.zeros_like(inputs[0].lower)
         return Interval(zero, zero + 1), Interval(zero + LEAST_SHARE, zero + 1)
 
-    def parameters(self, planes: Planes) -> tuple[Tensor, Tensor]:
+    def parameters(self, planes: Planes, *inputs: Interval) -> tuple[Tensor, Tensor]:
         half = torch.full_like(planes.upper_intercept, 0.5)
         return half, half
 

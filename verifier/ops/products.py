@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Band, Op, Planes
+from verifier.core.operator import Adjustable, Adjusted, Band, Branch, Op, Planes
 from verifier.core.rounding import down, tiny, unit, up
 
 PLANE_ROUNDINGS = 24  # of a plane's slopes and intercept together, relative to the largest |x| |y|: at most 17
@@ -38,6 +38,10 @@ class Multiply(Adjustable):
         """Where one factor is a point, the planes are exact."""
         return (inputs[0].lower < inputs[0].upper) & (inputs[1].lower < inputs[1].upper)
 
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        """The planes are as far apart as the product of the widths: either argument will do, in the middle."""
+        return tuple(Branch(box.middle()) for box in inputs)
+
     def relax(self, *inputs: Interval) -> Planes:
         band = self.band(*inputs)
         return Planes(band.slopes, band.low, band.slopes, band.high)
@@ -46,7 +50,7 @@ class Multiply(Adjustable):
         zero = torch.zeros_like(inputs[0].lower)
         return Interval(zero, zero + 1), Interval(zero, zero + 1)
 
-    def parameters(self, planes: Planes) -> tuple[Tensor, Tensor]:
+    def parameters(self, planes: Planes, *inputs: Interval) -> tuple[Tensor, Tensor]:
         half = torch.full_like(planes.upper_intercept, 0.5)
         return half, half
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Elementwise, Planes
+from verifier.core.operator import Band, Branch, Elementwise, Planes, weighted
 from verifier.core.rounding import tiny, unit
 from verifier.ops.smooth import Exp, Log
 
@@ -41,6 +41,12 @@ class LogRatio(Elementwise):
         high = torch.where(y.lower > 0, torch.where(x.upper == 0, -WIDEST, high), WIDEST)
         low, high = low.nan_to_num(-WIDEST), high.nan_to_num(WIDEST)
         return Interval(low.clamp(-WIDEST, WIDEST), high.clamp(-WIDEST, WIDEST))
+
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        """The logarithm bends the more, the larger the relative width of its argument."""
+        boxes = [Interval(box.lower.clamp(min=0), box.upper.clamp(min=0)) for box in inputs]
+        sizes = [(box.upper - box.lower) / box.upper.clamp(min=tiny(box.upper.dtype)) for box in boxes]
+        return weighted([box.middle() for box in boxes], sizes)
 
     def relax(self, *inputs: Interval) -> Planes:
         x, y = (Log().relax(box) for box in inputs)
@@ -89,6 +95,10 @@ class Share(Elementwise):
 
     def unstable(self, *inputs: Interval) -> Tensor:
         return SHARE.unstable(inputs[0])
+
+    def branches(self, *inputs: Interval) -> tuple[Branch, ...]:
+        x, total = inputs
+        return *SHARE.branches(x), Branch(total.lower, 0.0)
 
     def relax(self, *inputs: Interval) -> Planes:
         planes, zero = SHARE.relax(inputs[0]), torch.zeros_like(inputs[0].lower)

@@ -8,7 +8,7 @@ exact                          the operator is encoded without loss, in linear p
 
 from __future__ import annotations
 
-from verifier.core.operator import Adjustable, Affine, Elementwise, Op, Sloped
+from verifier.core.operator import Adjustable, Affine, Elementwise, Op
 
 METHODS = ("interval", "forward", "backward", "optimised", "split", "exact")
 YES, NO, NEEDLESS = "yes", "no", "-"
@@ -21,7 +21,7 @@ def support(kind: type[Op]) -> dict[str, str]:
         return {method: NEEDLESS if method in ("optimised", "split") else YES for method in METHODS}
     bounded = issubclass(kind, Elementwise)
     facts = dict.fromkeys(METHODS[:3], bounded)
-    facts |= {"optimised": issubclass(kind, Adjustable), "split": issubclass(kind, Sloped)}
+    facts |= {"optimised": issubclass(kind, Adjustable), "split": bounded}
     facts |= {"exact": bounded and (_states(kind, "kinks") or _states(kind, "extreme"))}
     return {method: YES if facts[method] else NO for method in METHODS}
 

@@ -122,18 +122,16 @@ class Expander:
 
     def _branch(self, domains: Subproblems, dual: Dual, levels: int) -> tuple[Subproblems, Subproblems]:
         """Children, and the subproblems that cannot be split."""
-        choices = estimate(domains, dual, levels, self.settings.width_exponent)
+        choices = estimate(self.kept, domains, dual, levels, self.settings.width_exponent)
         possible = choices.score[:, 0] > -torch.inf
         left, rest = pick(domains, ~possible), possible.nonzero().flatten()
         domains, choices = pick(domains, rest), pick(choices, rest)
         if not len(domains):
             return domains, left
-        children, place, score = domains, choices.place, choices.score
-        for level in range(place.shape[1]):
-            again = score[:, level] > -torch.inf
-            kept = pick(children, ~again)
-            parts = split(self.kept, pick(children, again), place[again, level])
-            children = join([kept, parts])
-            place = torch.cat([place[~again], place[again].repeat(2, 1)])
-            score = torch.cat([score[~again], score[again].repeat(2, 1)])
+        children = domains
+        for level in range(choices.place.shape[1]):
+            again = choices.score[:, level] > -torch.inf
+            chosen = pick(choices, again)
+            parts = split(self.kept, pick(children, again), chosen.place[:, level], chosen.point[:, level])
+            children, choices = join([pick(children, ~again), parts]), join([pick(choices, ~again), chosen, chosen])
         return children, left

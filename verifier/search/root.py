@@ -118,9 +118,9 @@ class Root:
         start = initial_multipliers(undecided, neurons, objective)
         optimum = optimise(dual, start, self.settings.root, self.limits.deadline)
         dual.value(dual.projected(optimum.multipliers))
-        for source, index in undecided.index.items():
-            node = self.program.graph.nodes[source]
-            scores = box.lower.new_zeros(len(which), node.size).index_copy_(1, index, neuron_scores(dual, source))
+        for source, score in neuron_scores(dual).items():
+            node, index = self.program.graph.nodes[source], undecided.index[source]
+            scores = box.lower.new_zeros(len(which), node.size).index_copy_(1, index, score)
             scores = at_origin(self.program, source, scores.reshape(-1, *node.shape))
             self.influence[self.program.origins[source]].index_add_(0, which, flat(scores))
         form = certain_bound(self.program, box, found, undecided.index, objective, optimum.multipliers)

@@ -19,6 +19,7 @@ from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.stacked import cast, clone
+from verifier.search.sites import Sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +72,12 @@ def short(multipliers: Multipliers) -> Multipliers:
 
 class Kept:
     """What all subproblems share: `base`, bounds of all nodes over each box, and the neurons that these leave
-    `undecided`, of which each subproblem carries bounds of its own."""
+    `undecided`, of which each subproblem carries bounds of its own. `sites`: where it can be split."""
 
     def __init__(self, program: Program, base: NodeBounds) -> None:
         self.program, self.base = program, base
         self.undecided = undecided_elements(program, base)
+        self.sites = Sites(program, self.undecided)
         self._hull = {
             k: Interval(v.lower.amin(0, keepdim=True), v.upper.amax(0, keepdim=True)) for k, v in base.intervals.items()
         }
