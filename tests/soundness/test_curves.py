@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -346,7 +347,7 @@ def test_inflection_points(function: Callable[[Any], Any], low: float, knots: tu
 # --- several arguments
 
 RATIOS = [(LogRatio(1.0), 2), (LogRatio(3.0), 2)]
-WHERE_CASES = [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.5, 2.0), (-1.0, -0.5), (-1.0, 1.0)]
+CONDITIONS = [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.5, 1.0), (0.0, 0.5), (-1e-7, 1e-7), (1 - 1e-7, 1 + 1e-7)]
 
 
 def similar_boxes(count: int, dtype: torch.dtype) -> tuple[Interval, ...]:
@@ -372,13 +373,17 @@ def similar_boxes(count: int, dtype: torch.dtype) -> tuple[Interval, ...]:
 def test_several_arguments(op: Elementwise, count: int, dtype: str) -> None:
     boxes = similar_boxes(count, DTYPES[dtype])
     if isinstance(op, Where):
-        ends = torch.tensor(WHERE_CASES, dtype=DTYPES[dtype]).repeat(20, 1)
+        ends = torch.tensor(CONDITIONS, dtype=DTYPES[dtype]).repeat(20, 1)[: len(boxes[0].lower)]
         boxes = Interval(ends[:, 0], ends[:, 1]), *boxes[1:]
     if isinstance(op, LogRatio):
         boxes = tuple(Interval(b.lower.clamp(min=0), b.upper.clamp(min=0)) for b in boxes)
     if isinstance(op, Share):
         boxes = tuple(Interval(b.lower.clamp(max=0), b.upper.clamp(max=0)) for b in boxes)
-    Checker(op, boxes).check(points_in(boxes, op, seed=count))
+    points = points_in(boxes, op, seed=count)
+    if isinstance(op, Where):  # of a condition only 0 and 1 count
+        whole = [range(math.ceil(low), math.floor(high) + 1) for low, high in ends.tolist()[: len(points)]]
+        points = [{(Fraction(c), *x[1:]) for c in cs for x in xs} for cs, xs in zip(whole, points, strict=True)]
+    Checker(op, boxes).check(points)
 
 
 @pytest.mark.parametrize("count", [2, 5, 20])

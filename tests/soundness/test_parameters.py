@@ -138,7 +138,7 @@ def test_planes_of_a_product_touch_it_in_the_corners() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_planes_of_logsumexp_touch_it(count: int) -> None:
-    """Below, in the point that the parameter names; above, as near to it as the chords allow, somewhere."""
+    """Below, in the point that the parameter names; above, at either corner, as near to it as chords allow."""
     boxes, op = some_boxes(count), LogSumExp()
     for share in (0.0, 0.3, 1.0):
         parameter = torch.full_like(boxes[0].lower, share)
@@ -146,7 +146,7 @@ def test_planes_of_logsumexp_touch_it(count: int) -> None:
         below = plane(op, "lower", parameter, boxes)
         value = sum((s * v for s, v in zip(below.slopes, point, strict=True)), below.intercept)
         torch.testing.assert_close(value, op.evaluate(*point), rtol=1e-12, atol=1e-12)
-    for end, share in (("lower", 0.02), ("upper", 1.0)):
+    for end, share in (("lower", 0.0), ("upper", 1.0)):
         corner = [getattr(box, end) for box in boxes]
         above = plane(op, "upper", torch.full_like(corner[0], share), boxes)
         value = sum((s * v for s, v in zip(above.slopes, corner, strict=True)), above.intercept)
