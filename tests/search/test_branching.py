@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
+from tests.search import several
 from tests.search.questions import ACTIVATIONS, SHAPES, Small, query_of, random_parts, small_graph
 from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.program import prepare
@@ -57,10 +61,15 @@ def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> None:
-    kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
+GRAPHS: dict[str, Callable[[int], Graph]] = {
+    f"{activation}, {shape}": partial(small_graph, activation, shape) for activation in ACTIVATIONS for shape in SHAPES
+} | several.GRAPHS
+each = pytest.mark.parametrize("name", GRAPHS)
+
+
+@each
+def test_every_possible_split_covers_its_parent(name: str) -> None:
+    kept, roots, dual = roots_of(GRAPHS[name](1), 2)
     choices = choices_of(kept, roots, dual)
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(300, 2, generator=generator)
@@ -83,11 +92,10 @@ def test_every_possible_split_covers_its_parent(activation: str, shape: str) -> 
             assert (after.any(0) | ~before[0]).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_possible_split_makes_progress(activation: str, shape: str) -> None:
-    """Each child is smaller than its parent, in one neuron or input, and lies in it."""
-    kept, roots, dual = roots_of(small_graph(activation, shape, 1), 2)
+@each
+def test_every_possible_split_makes_progress(name: str) -> None:
+    """Each child is smaller than its parent, in all copies of one number, and lies in it."""
+    kept, roots, dual = roots_of(GRAPHS[name](1), 2)
     choices = choices_of(kept, roots, dual)
     for rank in range(choices.place.shape[1]):
         possible = choices.score[:, rank] > -torch.inf
@@ -97,7 +105,8 @@ def test_every_possible_split_makes_progress(activation: str, shape: str) -> Non
         assert (inner.lower >= outer.lower).all() and (inner.upper <= outer.upper).all()
         assert (inner.lower <= inner.upper).all()
         changed = (inner.lower > outer.lower) | (inner.upper < outer.upper)
-        assert changed.sum(1).tolist() == [1] * len(children)
+        for place, child in zip(choices.place[possible, rank].repeat(2).tolist(), changed, strict=True):
+            assert bool(child.any()) and child.tolist() == copies_of(kept, place)
 
 
 def ends(domains: Subproblems) -> Interval:
@@ -105,6 +114,13 @@ def ends(domains: Subproblems) -> Interval:
     neurons = [box for source, box in domains.neurons.items() if source]
     boxes = [domains.box.reshape(len(domains), 2), *neurons]
     return Interval(torch.cat([b.lower for b in boxes], 1), torch.cat([b.upper for b in boxes], 1))
+
+
+def copies_of(kept: Kept, place: int) -> list[bool]:
+    """Which of `ends` are the number at a place."""
+    inputs = [number == int(kept.sites.inputs[place]) for number in range(2)]
+    neurons = [int(site) == place for source, own in kept.sites.of.items() if source for site in own]
+    return [*inputs, *neurons]
 
 
 def test_a_neuron_whose_readers_have_different_kinks() -> None:

@@ -1,4 +1,4 @@
-"""The search over neurons on small networks with products and softmax, against a fine grid of their two inputs."""
+"""The search over neurons on small networks with operators of several arguments, against a fine grid of inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.search.questions import Part, Small, query_of, values_at
+from tests.search.questions import Part, query_of, values_at
+from tests.search.several import GRAPHS
 from tests.search.test_neurons import outcome_of, search_of
 from verifier.bounding.dual import Dual, Multipliers
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
@@ -15,7 +16,6 @@ from verifier.core.graph import Graph
 from verifier.core.operator import Adjustable, Sloped
 from verifier.core.problem import build_problem
 from verifier.core.stacked import cast
-from verifier.ops import Add, Exp, LogSumExp, Multiply, Relu
 from verifier.search.neurons import objective_of
 from verifier.search.subproblems import short
 from verifier.settings import AscentSettings
@@ -24,39 +24,15 @@ GRID = 101
 MISSES = (-0.05, 0.1, 0.5)
 
 
-def product_of_branches(seed: int) -> Graph:
-    b = Small(1, 2, seed=seed)
-    b.dense(b.same(Multiply(), b.same(Relu(), b.dense(0, 4)), b.dense(0, 4)), 2)
-    return b.graph()
-
-
-def softmax(seed: int) -> Graph:
-    """Shares of three, times values."""
-    b = Small(1, 2, seed=seed)
-    scores = [b.dense(b.same(Relu(), b.dense(0, 3)), 2) for _ in range(3)]
-    total = b.same(LogSumExp(), *scores)
-    shares = [b.same(Exp(most=0.0), b.same(Add((1, -1)), score, total)) for score in scores]
-    b.dense(b.same(Add((1, 1, 1)), *(b.same(Multiply(), share, b.dense(0, 2)) for share in shares)), 2)
-    return b.graph()
-
-
-def squares(seed: int) -> Graph:
-    """A product of one value by itself, whose arguments are not independent."""
-    b = Small(1, 2, seed=seed)
-    z = b.dense(0, 3)
-    b.dense(b.same(Multiply(), z, z), 2)
-    return b.graph()
-
-
-GRAPHS = {"product": product_of_branches, "softmax": softmax, "squares": squares}
 each = pytest.mark.parametrize("name", GRAPHS)
+each_adjustable = pytest.mark.parametrize("name", [name for name in GRAPHS if name not in ("choice", "ratios")])
 
 
-def question(graph: Graph, miss: float, seed: int) -> Part:
+def question(graph: Graph, miss: float, seed: int, width: float = 0.25) -> Part:
     """A row that the best point of the grid misses by `miss`."""
     generator = np.random.default_rng(seed)
     lower = np.round(generator.uniform(-1.5, 1, 2) * 8) / 8
-    upper = lower + 0.25
+    upper = lower + width
     c = np.round(generator.normal(size=(1, 2)) * 4) / 4 + 0.125
     axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(lower, upper, strict=True)]
     least = float((values_at(graph, torch.cartesian_prod(*axes)) @ torch.from_numpy(c[0])).min())
@@ -73,8 +49,23 @@ def test_answers_agree_with_a_grid(name: str, miss: float, seed: int) -> None:
     assert (outcome.found, outcome.complete) == (miss < 0, miss > 0)
 
 
-@pytest.mark.parametrize("seed", range(6))
 @each
+def test_splits_decide_what_bounds_leave_open(name: str) -> None:
+    """Over wider boxes. The splits are those of arguments: they come before any input."""
+    decided = 0
+    for seed in range(3):
+        graph = GRAPHS[name](seed)
+        with torch.no_grad():
+            search = search_of(graph, query_of([question(graph, 0.25, seed, width=0.5)]))
+            assert search.kept.sites.count > 0
+            outcome = outcome_of(search)
+        assert not outcome.found and outcome.complete
+        decided += outcome.bounded > 1
+    assert decided > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+@each_adjustable
 def test_optimised_bounds_are_below_the_grid_and_parameters_serve(name: str, seed: int) -> None:
     """A search's short form of the parameters gives the bound again, nearly."""
     graph = GRAPHS[name](seed)
@@ -104,7 +95,7 @@ def test_optimised_bounds_are_below_the_grid_and_parameters_serve(name: str, see
         torch.testing.assert_close(close, bound, rtol=0.05, atol=0.05)
 
 
-@each
+@each_adjustable
 def test_parameters_gain_something(name: str) -> None:
     gains = []
     for seed in range(4):

@@ -124,16 +124,42 @@ def test_rise_is_the_derivative_by_the_parameter(op: Adjustable, count: int, sid
     torch.testing.assert_close(plane(op, side, parameter, boxes).rise(*x), difference, rtol=1e-5, atol=1e-6)
 
 
+def touched(op: Adjustable, side: str, share: float, boxes: tuple[Interval, Interval]) -> list[int]:
+    """In how many of the four corners a plane meets the function, which it never crosses there; by box."""
+    x, y = boxes
+    corners = [(a, b) for a in (x.lower, x.upper) for b in (y.lower, y.upper)]
+    found = plane(op, side, torch.full_like(x.lower, share), boxes)
+    values = [found.slopes[0] * a + found.slopes[1] * b + found.intercept for a, b in corners]
+    gaps = torch.stack([(v - op.evaluate(a, b)) * SIDES[side] for v, (a, b) in zip(values, corners, strict=True)])
+    assert (gaps >= 0).all()
+    return (gaps < 1e-12).sum(0).tolist()
+
+
 def test_planes_of_a_product_touch_it_in_the_corners() -> None:
     """Every mixture in two of them, and the two planes that are mixed in three."""
-    (x, y) = boxes = some_boxes(2)
-    corners = [(a, b) for a in (x.lower, x.upper) for b in (y.lower, y.upper)]
-    for side, sign in SIDES.items():
-        for share, touched in ((0.0, 3), (0.4, 2), (1.0, 3)):
-            found = plane(Multiply(), side, torch.full_like(x.lower, share), boxes)
-            values = [found.slopes[0] * a + found.slopes[1] * b + found.intercept for a, b in corners]
-            gaps = torch.stack([(v - a * b) * sign for v, (a, b) in zip(values, corners, strict=True)])
-            assert ((gaps.abs() < 1e-12).sum(0) == touched).all() and (gaps >= 0).all()
+    for side in SIDES:
+        for share, corners in ((0.0, 3), (0.4, 2), (1.0, 3)):
+            assert touched(Multiply(), side, share, some_boxes(2)) == [corners] * 40  # type: ignore[arg-type]
+
+
+def test_planes_of_a_maximum_are_sides_of_the_hull() -> None:
+    """Above, each of the two planes that are mixed meets it in three corners; below, each is an argument."""
+    boxes = some_boxes(2)
+    x, y = boxes
+    unstable = Maximum().unstable(*boxes)
+    assert int(unstable.sum()) > 10
+    for share in (0.0, 1.0):
+        found = touched(Maximum(), "upper", share, (x, y))
+        assert all(count >= 3 for count, counts in zip(found, unstable.tolist(), strict=True) if counts)
+        below = plane(Maximum(), "lower", torch.full_like(x.lower, share), boxes)
+        assert sorted(below.slopes[0][unstable].unique().tolist()) == [0.0, 1.0]
+        torch.testing.assert_close(below.slopes[0] + below.slopes[1], torch.ones_like(x.lower))
+        assert (below.intercept <= 0).all() and (below.intercept > -1e-12).all()
+
+
+def test_planes_of_two_exponentials_are_sides_of_the_hull() -> None:
+    for share in (0.0, 1.0):
+        assert touched(LogSumExp(), "upper", share, some_boxes(2)) == [3] * 40  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
