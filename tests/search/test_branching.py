@@ -123,6 +123,16 @@ def copies_of(kept: Kept, place: int) -> list[bool]:
     return [*inputs, *neurons]
 
 
+def test_copies_of_a_number_are_one_site() -> None:
+    """Elements with equal values everywhere, and no others."""
+    kept, _, _ = roots_of(several.matrices(1), 2)
+    values = kept.program.graph.evaluate_all(5 * torch.randn(40, 1, 2, generator=torch.Generator().manual_seed(1)))
+    sites = torch.cat(list(kept.sites.of.values())).tolist()
+    columns = torch.cat([values[source].flatten(1)[:, index] for source, index in kept.undecided.index.items()], 1)
+    pairs = set(zip(sites, map(tuple, columns.T.tolist()), strict=True))
+    assert len(sites) > kept.sites.count == len(pairs) == len({column for _, column in pairs})
+
+
 def test_a_neuron_whose_readers_have_different_kinks() -> None:
     """The split is at a kink that is inside, though the first reader's is not; where neither is, in the middle."""
     b = Small(1, 2, seed=0)
