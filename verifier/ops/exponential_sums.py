@@ -57,7 +57,10 @@ class AboveSum:
     def plane(self, parameter: Tensor) -> Above:
         """The parameter, from 0 to 1, says where between the sums of the exponentials at the corners L_0 is, or is the
         share of the upper corner's plane."""
-        mixed, tangent = self._mixture(parameter.clamp(0, 1)), self._tangent(parameter.clamp(LEAST_SHARE, 1))
+        tangent = self._tangent(parameter.clamp(LEAST_SHARE, 1))
+        if not bool(self.cornered.any()):
+            return tangent
+        mixed = self._mixture(parameter.clamp(0, 1))
         return Above(
             torch.where(self.cornered, mixed.slopes, tangent.slopes),
             torch.where(self.cornered, mixed.intercept, tangent.intercept),
