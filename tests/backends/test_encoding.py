@@ -47,7 +47,7 @@ def exact_point(case: Case, x: torch.Tensor) -> list[Fraction]:
     seen: dict[int, int] = {}
     for number, node in enumerate(neurons.node.tolist()):
         place = seen[node] = seen.get(node, -1) + 1
-        _fill(case, values, number, node_neurons(program, case.found, node), place, point)
+        _fill(case, values, number, node_neurons(program, case.found, node, {}), place, point)
     margins = problem.margins(x.reshape(1, 2), flat(values[program.graph.output]), torch.tensor([0]))
     point[-1] = max(Fraction(v) for v in margins[0].tolist())
     return point

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verifier.backends.child import ChildMixed
-from verifier.backends.encoding import encoded
-from verifier.backends.mixed import mixed_program
+from verifier.backends.encoding import Encoding
+from verifier.backends.mixed import mixed_program, unmixed
 from verifier.backends.protocol import Answer, Backend, Budget, MixedProgram, MixedResult, MixedSolver, MixedStatus
+from verifier.backends.refine import solve_refining
 from verifier.backends.subproblem import Subproblem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
@@ -51,11 +52,11 @@ class Mixed:
         return subproblem.obstacle()
 
     def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
-        home = HOMES[self.name]
-        encoding = encoded(subproblem.coarse() if home.exact else subproblem)
-        if isinstance(encoding, Answer):
-            return encoding
-        program = mixed_program(encoding)
+        whole = subproblem.coarse() if HOMES[self.name].exact else subproblem
+        return solve_refining(whole, budget, lambda part, encoding: self._attempt(part, encoding, budget))
+
+    def _attempt(self, subproblem: Subproblem, encoding: Encoding, budget: Budget) -> Answer:
+        home, program = HOMES[self.name], mixed_program(encoding)
         margin = int(program.cost.argmax())
         low, high = float(program.lower[margin]), float(program.upper[margin])
         if low > 0:
@@ -63,7 +64,10 @@ class Mixed:
         upper, tolerance = program.upper.copy(), TOLERANCE * (high - low)
         upper[margin] = min(high, 0.0 if home.exact else tolerance)
         result = self.make(home.place, replace(program, upper=upper)).minimise(-tolerance, budget.seconds)
-        return self._answer(subproblem, program, result)
+        answer = self._answer(subproblem, program, result)
+        if answer.status is not Status.UNKNOWN or result.point is None or not encoding.neurons.enclosed.any():
+            return answer
+        return replace(answer, loose=unmixed(encoding, result.point)[None])
 
     def _answer(self, subproblem: Subproblem, program: MixedProgram, result: MixedResult) -> Answer:
         if result.status is MixedStatus.INFEASIBLE:
@@ -95,7 +99,7 @@ class Reproved:
         said = self.first.solve(subproblem, half)
         if said.status is Status.SAT or said.checked:
             return said
-        proof = self.proof.solve(subproblem, budget)
+        proof = self.proof.solve(replace(subproblem, cuts=said.cuts), budget)
         if proof.status is Status.SAT or proof.checked:
             return proof
         reason = f"{said.reason}, which is not proved: {proof.reason}"

@@ -4,6 +4,7 @@ network is substituted away by the encoding of the relaxation, whose rows this p
     bend    columns d_0 >= d_1 >= ... of the segments; binaries  d_i <= b_i <= d_i-1  let d_i begin only where d_i-1 is
             full (Dantzig 1960). Of a single bend this is the formulation of Tjeng 2019, with the tightest big-M.
     choice  binaries  d_i <= b_i,  sum_i b_i <= k - 1:  one of the k columns is 0.
+    pieces  the columns that say in which box the arguments are not become binaries themselves.
 
 A segment that adds nothing to the value, as the first one of a Relu, stands in its neuron's own row only and is
 projected out:  low <= s d_0 + r <= high  with  b_1 <= d_0 <= 1  becomes  s b_1 + r <= high  and  low - s <= r.
@@ -26,13 +27,13 @@ def mixed_program(encoding: Encoding) -> MixedProgram:
     first, as in the encoding."""
     old, neurons = encoding.program, encoding.neurons
     bend, slot = neurons.bend[:, None], np.arange(neurons.real.shape[1])
-    later, choices = neurons.real & bend & (slot > 0), neurons.real & ~bend
+    later, choices = neurons.real & bend & (slot > 0), neurons.real & neurons.choice[:, None]
     marked = later | choices
     binary = np.zeros(marked.shape, dtype=int)
     binary[marked] = len(old.cost) + np.arange(marked.sum())
     width = len(old.cost) + int(marked.sum())
     before = np.roll(neurons.columns, 1, axis=1)
-    idle = later & (slot == 1) & (np.roll(neurons.gains, 1, axis=1) == 0)  # the segment before adds nothing
+    idle = _idle(encoding)
     own, low = np.pad(old.matrix, ((0, 0), (0, width - len(old.cost)))), old.low.copy()
     floors = _project(own, low, neurons.row[idle.any(1)], before[idle], binary[idle])
     kept = ~encoding.implied
@@ -44,11 +45,33 @@ def mixed_program(encoding: Encoding) -> MixedProgram:
         _one_is_zero(width, binary[choices], choices.nonzero()[0]),
     ]
     matrix, low, high = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    left = np.ones(width, dtype=bool)
-    left[before[idle]] = False
+    left = np.append(_left(encoding), np.ones(width - len(old.cost), dtype=bool))
     ends = [np.pad(end, (0, width - len(end)), constant_values=fill) for end, fill in ((old.lower, 0), (old.upper, 1))]
     cost, integral = np.pad(old.cost, (0, width - len(old.cost))), np.arange(width) >= len(old.cost)
+    integral[neurons.columns[neurons.real & neurons.enclosed[:, None]]] = True
     return MixedProgram(cost[left], matrix[:, left], low, high, ends[0][left], ends[1][left], integral[left])
+
+
+def unmixed(encoding: Encoding, point: np.ndarray) -> np.ndarray:
+    """The columns of the encoding at a point of its mixed-integer program; those that it does without are 0."""
+    left = _left(encoding)
+    columns = np.zeros(len(left))
+    columns[left] = point[: left.sum()]
+    return columns
+
+
+def _idle(encoding: Encoding) -> np.ndarray:
+    """Mask `[N, K]` of the second segments of bends whose first one adds nothing to the value."""
+    neurons = encoding.neurons
+    second = np.arange(neurons.real.shape[1]) == 1
+    return neurons.real & neurons.bend[:, None] & second & (np.roll(neurons.gains, 1, axis=1) == 0)
+
+
+def _left(encoding: Encoding) -> np.ndarray:
+    """Mask of the columns of the encoding that the mixed-integer program keeps."""
+    left = np.ones(len(encoding.program.cost), dtype=bool)
+    left[np.roll(encoding.neurons.columns, 1, axis=1)[_idle(encoding)]] = False
+    return left
 
 
 def _project(matrix: np.ndarray, low: np.ndarray, row: np.ndarray, column: np.ndarray, binary: np.ndarray) -> _Rows:

@@ -9,7 +9,7 @@ children of candidates while too little is known about them (Achterberg 2005, re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,9 @@ WORTH = 0.01  # cuts are added where they are violated by this much of the open 
 MOST_CUTS = 2.0  # kept, for each neuron
 RELIABLE = 2  # solved children of a neuron's phase after which its pseudo-cost is believed
 CANDIDATES = 8  # neurons of which children are solved
+IN_PHASE = 1e-9  # of what a neuron's columns can add: gaps below it are rounding
+MOST_LOOSE = 8  # points between the planes of functions, at which pieces are cut before the tree is grown again
+AT_A_JUMP = 1e-9  # of a neuron's range: as near to a jump any value between its limits will do
 SMALL = 1e-6  # share of the open bound that counts as no gain
 
 
@@ -59,6 +62,7 @@ class Tree:
         self.lower, self.upper = self.program.lower.copy(), self.program.upper.copy()
         span = float(self.program.upper[-1] - self.program.lower[-1])
         self.cutoff = CUTOFF * span
+        self.largest = np.abs(self.neurons.gains).sum(1) + self.neurons.spread
         count, most = self.neurons.columns.shape
         self.gains, self.counts = np.zeros((count, most)), np.zeros((count, most))
         self.nodes = self.programs = self.believed = 0
@@ -66,7 +70,7 @@ class Tree:
         self.least = float("inf")  # of the proved leaves
 
     def run(self) -> Answer:
-        root = self._bounded(np.full(len(self.neurons), -1))
+        root = self._bounded(np.where(self.neurons.real.any(1), -1, 0))
         stack = [] if root is None else [root]
         stuck: list[_Node] = []
         rounds = ROOT_ROUNDS
@@ -83,10 +87,15 @@ class Tree:
             children = None if self.stopped else self._branch(improved)
             if children is None:
                 (stack if self.stopped else stuck).append(improved)
+                if self.encoding.neurons.enclosed.any() and len(stuck) == MOST_LOOSE:
+                    break
                 continue
             stack += sorted(children, key=lambda child: -child.value)
         left = [*stack, *stuck]
         worst = min((node.value for node in left), default=self.least)
+        if stuck and not self.stopped and self.neurons.enclosed.any():
+            reason = f"{len(stuck)} points lie between the planes of functions, and are no violations"
+            return replace(self._answer(Status.UNKNOWN, reason, worst), loose=np.stack([n.point for n in stuck]))
         if stack or self.stopped:
             return self._answer(Status.TIMEOUT, f"the budget is spent, {len(stack)} nodes are open", worst)
         if stuck:
@@ -211,6 +220,8 @@ class Tree:
         """Open children; None where no neuron is left to branch on, or time is up."""
         gap = self._gaps(node.point)
         gap = np.where(node.phase < 0, np.maximum(gap, 0.0), -1.0)
+        if self.neurons.enclosed.any() and not (gap > IN_PHASE * self.largest).any():
+            return None
         order, score = self._ranked(node, gap)
         best, best_gain = None, -1.0
         for neuron in order[:CANDIDATES].tolist():
@@ -270,7 +281,9 @@ class Tree:
         n = self.neurons
         columns = np.where(n.real, point[n.columns], 0.0)
         filled = (n.sizes * columns).sum(1, keepdims=True) - (n.sizes.cumsum(1) - n.sizes)
-        exact = np.clip(np.divide(filled, n.sizes, out=np.zeros_like(columns), where=n.sizes > 0), 0.0, 1.0)
-        bend = np.abs((n.gains * (columns - exact)).sum(1))
-        choice = np.where(n.real, np.abs(n.gains * columns), np.inf).min(1, initial=np.inf)
-        return np.where(n.bend, bend, choice)
+        beyond = filled - AT_A_JUMP * n.sizes.sum(1, keepdims=True)
+        jump = np.where(beyond > 0, 1.0, np.where(filled < 0, 0.0, columns))
+        exact = np.where(n.sizes > 0, np.divide(filled, n.sizes, out=np.zeros_like(columns), where=n.sizes > 0), jump)
+        bend = np.abs((n.gains * (columns - np.clip(exact, 0.0, 1.0))).sum(1))
+        other = np.where(n.real, np.abs(n.sizes * columns), np.inf).min(1, initial=np.inf)
+        return np.where(n.bend, bend, np.where(n.real.any(1), other, 0.0))
