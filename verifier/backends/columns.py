@@ -12,6 +12,8 @@ from verifier.backends.neurons import NodeNeurons
 from verifier.core.rounding import unit
 
 EPS = 2 * unit(torch.float64)
+BESIDE = 1e-5  # of a segment: the distance from a jump at which violations are looked for
+AT_A_JUMP = 1e-9  # of a neuron's range: as near to a jump any value between its limits will do
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,34 @@ class Neurons:
         """Mask `[N]`."""
         return ~self.bend & ~self.enclosed
 
-    def phase_bounds(self, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds `[N, K]` of the columns in each neuron's `phase` `[N]`, -1 for undecided."""
+    @property
+    def jumps(self) -> np.ndarray:
+        """Mask `[N, K]` of the segments of bends that stand for jumps."""
+        return self.real & self.bend[:, None] & (self.sizes == 0)
+
+    def phase_bounds(self, phase: np.ndarray, distance: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds `[N, K]` of the columns in each neuron's `phase` `[N]`, -1 for undecided. With a
+        `distance` from jumps, as a share of the segments next to them."""
         place, chosen = np.arange(self.columns.shape[1]), phase[:, None]
         bend, free = self.bend[:, None], chosen < 0
-        lower = np.where(bend & ~free, place < chosen, False)
-        upper = np.where(free, True, np.where(bend, place <= chosen, place != chosen))
-        return lower.astype(float), upper.astype(float)
+        lower = np.where(bend & ~free, place < chosen, False).astype(float)
+        upper = np.where(free, True, np.where(bend, place <= chosen, place != chosen)).astype(float)
+        jumps, own = np.pad(self.jumps, ((0, 0), (1, 1))), (place == chosen) & ~self.jumps
+        lower[own & jumps[:, :-2]] = distance
+        upper[own & jumps[:, 2:]] -= distance
+        return lower, upper
+
+    def gaps(self, point: np.ndarray) -> np.ndarray:
+        """`[N]`: how far the value of each neuron is from its function at a point `[columns]`, of one with pieces how
+        far it is from being in one of them."""
+        columns = np.where(self.real, point[self.columns], 0.0)
+        filled = (self.sizes * columns).sum(1, keepdims=True) - (self.sizes.cumsum(1) - self.sizes)
+        beyond = filled - AT_A_JUMP * self.sizes.sum(1, keepdims=True)
+        jump = np.where(beyond > 0, 1.0, np.where(filled < 0, 0.0, columns))
+        exact = np.divide(filled, self.sizes, out=jump, where=self.sizes > 0)
+        bend = np.abs((self.gains * (columns - np.clip(exact, 0.0, 1.0))).sum(1))
+        other = np.where(self.real, np.abs(self.sizes * columns), np.inf).min(1, initial=np.inf)
+        return np.where(self.bend, bend, np.where(self.real.any(1), other, 0.0))
 
     def spread_out(self, reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients `[n, count]` of all columns, where rows read the neurons' values `reads` `[n, N]`; and how wrong

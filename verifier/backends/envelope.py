@@ -114,8 +114,8 @@ class Envelopes:
         neurons = encoding.neurons
         every = np.arange(len(neurons))
         _, bends = segments(encoding, every)
-        jumps = (neurons.real & (neurons.sizes == 0)).any(1)
-        one_way = neurons.bend & ~jumps & (np.all(bends >= 0, axis=1) | np.all(bends <= 0, axis=1))
+        one_way = neurons.bend & ~neurons.jumps.any(1)
+        one_way &= np.all(bends >= 0, axis=1) | np.all(bends <= 0, axis=1)
         self.width = len(encoding.program.cost)
         self.parts = [
             Envelope(encoding, every[(neurons.node == node) & one_way]) for node in np.unique(neurons.node[one_way])

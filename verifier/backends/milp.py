@@ -56,7 +56,15 @@ class Mixed:
         return solve_refining(whole, budget, lambda part, encoding: self._attempt(part, encoding, budget))
 
     def _attempt(self, subproblem: Subproblem, encoding: Encoding, budget: Budget) -> Answer:
-        home, program = HOMES[self.name], mixed_program(encoding)
+        answer = self._asked(subproblem, encoding, budget, apart=False)
+        if answer.status is not Status.UNKNOWN or not encoding.neurons.jumps.any():
+            return answer
+        # the point may be at a jump, on the wrong side
+        beside = self._asked(subproblem, encoding, budget, apart=True)
+        return beside if beside.status is Status.SAT else answer
+
+    def _asked(self, subproblem: Subproblem, encoding: Encoding, budget: Budget, apart: bool) -> Answer:
+        home, program = HOMES[self.name], mixed_program(encoding, apart)
         margin = int(program.cost.argmax())
         low, high = float(program.lower[margin]), float(program.upper[margin])
         if low > 0:
@@ -65,7 +73,7 @@ class Mixed:
         upper[margin] = min(high, 0.0 if home.exact else tolerance)
         result = self.make(home.place, replace(program, upper=upper)).minimise(-tolerance, budget.seconds)
         answer = self._answer(subproblem, program, result)
-        if answer.status is not Status.UNKNOWN or result.point is None or not encoding.neurons.enclosed.any():
+        if answer.status is not Status.UNKNOWN or result.point is None or apart or not encoding.within:
             return answer
         return replace(answer, loose=unmixed(encoding, result.point)[None])
 

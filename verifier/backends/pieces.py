@@ -22,6 +22,8 @@ from verifier.core.operator import Adjustable, Elementwise
 Box = tuple[tuple[float, float], ...]
 """Ends of each argument, which may be infinite."""
 
+LINE = (-np.inf, np.inf)
+
 Cuts = Mapping[int, Mapping[int, tuple[Box, ...]]]
 """By node and flat position of an element the boxes that its arguments' space is cut into; not cut where missing."""
 
@@ -37,21 +39,22 @@ class Side:
 @dataclass(frozen=True, eq=False)
 class Pieces:
     """Of `n` elements with `k` arguments, up to M each: boxes `lower`, `upper` `[n, M, k]`, `real` `[n, M]` no padding;
-    planes `below` and `above`, each of them over all pieces."""
+    planes `below` and `above`, each of them over all pieces; `cut` `[n, M]` which box of the cuts each is a part of."""
 
     lower: np.ndarray
     upper: np.ndarray
     real: np.ndarray
     below: tuple[Side, ...]
     above: tuple[Side, ...]
+    cut: np.ndarray
 
 
 def pieces_of(op: Elementwise, boxes: list[Interval], elements: Tensor, cuts: Mapping[int, tuple[Box, ...]]) -> Pieces:
     """Over boxes `[1, *shape]` of the arguments, cut further where `cuts` says so."""
-    lower, upper, real = _boxes(op, boxes, elements, cuts)
+    lower, upper, real, cut = _boxes(op, boxes, elements, cuts)
     own = op.elements(elements, tuple(boxes[0].shape[1:]))
     below, above = sides(own, lower, upper)
-    return Pieces(lower, upper, real, below, above)
+    return Pieces(lower, upper, real, below, above, cut)
 
 
 def sides(op: Elementwise, lower: np.ndarray, upper: np.ndarray) -> tuple[tuple[Side, ...], tuple[Side, ...]]:
@@ -89,8 +92,9 @@ def _side(slopes: tuple[Tensor, ...], intercept: Tensor, end: Tensor) -> Side:
 
 def _boxes(
     op: Elementwise, boxes: list[Interval], elements: Tensor, cuts: Mapping[int, tuple[Box, ...]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each of the operator's own parts, cut; those that are not empty come first, and are repeated as padding."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Each of the operator's own parts, cut; those that are not empty come first, the first one is also the padding.
+    With the number of the cut."""
     count, width = len(elements), len(boxes)
     take = lambda end: flat(end)[0, elements].numpy()  # noqa: E731
     parts = op.parts(*boxes)
@@ -109,4 +113,4 @@ def _boxes(
     real = np.take_along_axis(real, order, 1)
     order = np.where(real, order, order[:, :1])
     pick = lambda part: np.take_along_axis(part, order[:, :, None], 1)  # noqa: E731
-    return pick(lower), pick(upper), real
+    return pick(lower), pick(upper), real, order % most

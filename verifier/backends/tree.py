@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from verifier.backends.columns import BESIDE
 from verifier.backends.dual_bound import certain_bound
 from verifier.backends.encoding import Encoding
 from verifier.backends.envelope import Envelopes
 from verifier.backends.protocol import Answer, Budget, LinearProgram, LinearSolver, LpResult, LpStatus
+from verifier.backends.readings import leaves
 from verifier.backends.subproblem import Subproblem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
@@ -29,7 +31,6 @@ RELIABLE = 2  # solved children of a neuron's phase after which its pseudo-cost 
 CANDIDATES = 8  # neurons of which children are solved
 IN_PHASE = 1e-9  # of what a neuron's columns can add: gaps below it are rounding
 MOST_LOOSE = 8  # points between the planes of functions, at which pieces are cut before the tree is grown again
-AT_A_JUMP = 1e-9  # of a neuron's range: as near to a jump any value between its limits will do
 SMALL = 1e-6  # share of the open bound that counts as no gain
 
 
@@ -73,6 +74,7 @@ class Tree:
         root = self._bounded(np.where(self.neurons.real.any(1), -1, 0))
         stack = [] if root is None else [root]
         stuck: list[_Node] = []
+        loose: list[np.ndarray] = []
         rounds = ROOT_ROUNDS
         while stack and not self.stopped and self.nodes < self.budget.nodes:
             node = stack.pop()
@@ -85,17 +87,28 @@ class Tree:
             if improved is None:
                 continue
             children = None if self.stopped else self._branch(improved)
-            if children is None:
-                (stack if self.stopped else stuck).append(improved)
-                if self.encoding.neurons.enclosed.any() and len(stuck) == MOST_LOOSE:
+            if children is not None:
+                stack += sorted(children, key=lambda child: -child.value)
+            elif self.stopped:
+                stack.append(improved)
+            elif leaves(self.subproblem, self.encoding, improved.point):
+                loose.append(improved.point)
+                if len(loose) == MOST_LOOSE:
                     break
-                continue
-            stack += sorted(children, key=lambda child: -child.value)
-        left = [*stack, *stuck]
-        worst = min((node.value for node in left), default=self.least)
-        if stuck and not self.stopped and self.neurons.enclosed.any():
-            reason = f"{len(stuck)} points lie between the planes of functions, and are no violations"
-            return replace(self._answer(Status.UNKNOWN, reason, worst), loose=np.stack([n.point for n in stuck]))
+            else:
+                stuck.append(improved)
+                found = self._beside_jumps(improved)
+                if found is not None:
+                    return self._answer(Status.SAT, "a point beside a jump violates the property", point=found)
+        return self._ended(stack, stuck, loose)
+
+    def _ended(self, stack: list[_Node], stuck: list[_Node], loose: list[np.ndarray]) -> Answer:
+        """The answer where no violation was found: nodes still open, nodes neither proved nor violated, and points that
+        leave functions."""
+        worst = min((node.value for node in (*stack, *stuck)), default=-float("inf") if loose else self.least)
+        if loose and not self.stopped:
+            reason = f"{len(loose)} points between the planes of functions are no violations"
+            return replace(self._answer(Status.UNKNOWN, reason, worst), loose=np.stack(loose))
         if stack or self.stopped:
             return self._answer(Status.TIMEOUT, f"the budget is spent, {len(stack)} nodes are open", worst)
         if stuck:
@@ -163,9 +176,17 @@ class Tree:
             self.least = min(self.least, bound)
         return True
 
-    def _fix(self, phase: np.ndarray) -> None:
-        """Bounds of the neurons' columns in these phases."""
-        lower, upper = self.neurons.phase_bounds(phase)
+    def _beside_jumps(self, node: _Node) -> np.ndarray | None:
+        """Where the node's point is at a jump, its function may have another value there: a violation next to it."""
+        if not self.neurons.jumps.any():
+            return None
+        self._fix(node.phase, BESIDE)
+        point = np.clip(self._solve().point, self.lower, self.upper)[: self.encoding.inputs]
+        return point if not self.stopped and self.subproblem.violates(point) else None
+
+    def _fix(self, phase: np.ndarray, distance: float = 0.0) -> None:
+        """Bounds of the neurons' columns in these phases, at a distance from jumps."""
+        lower, upper = self.neurons.phase_bounds(phase, distance)
         real = self.neurons.real
         columns = self.neurons.columns[real]
         changed = (self.lower[columns] != lower[real]) | (self.upper[columns] != upper[real])
@@ -178,7 +199,9 @@ class Tree:
         """The node after rounds of cuts; None where they prove it."""
         for _ in range(rounds):
             least = WORTH * -min(node.value, 0.0)
-            cuts = self.envelopes.at(node.point, (node.phase < 0) & (self._gaps(node.point) * node.weight > least))
+            cuts = self.envelopes.at(
+                node.point, (node.phase < 0) & (self.neurons.gaps(node.point) * node.weight > least)
+            )
             worth = cuts.violation * node.weight[cuts.neuron] > least
             if not worth.any() or self.stopped:
                 break
@@ -218,9 +241,9 @@ class Tree:
 
     def _branch(self, node: _Node) -> list[_Node] | None:
         """Open children; None where no neuron is left to branch on, or time is up."""
-        gap = self._gaps(node.point)
+        gap = self.neurons.gaps(node.point)
         gap = np.where(node.phase < 0, np.maximum(gap, 0.0), -1.0)
-        if self.neurons.enclosed.any() and not (gap > IN_PHASE * self.largest).any():
+        if not (gap > IN_PHASE * self.largest).any() and leaves(self.subproblem, self.encoding, node.point):
             return None
         order, score = self._ranked(node, gap)
         best, best_gain = None, -1.0
@@ -275,15 +298,3 @@ class Tree:
             if child is not None:
                 children.append(child)
         return children
-
-    def _gaps(self, point: np.ndarray) -> np.ndarray:
-        """`[N]`: how far the value of each neuron is from its function at the point."""
-        n = self.neurons
-        columns = np.where(n.real, point[n.columns], 0.0)
-        filled = (n.sizes * columns).sum(1, keepdims=True) - (n.sizes.cumsum(1) - n.sizes)
-        beyond = filled - AT_A_JUMP * n.sizes.sum(1, keepdims=True)
-        jump = np.where(beyond > 0, 1.0, np.where(filled < 0, 0.0, columns))
-        exact = np.where(n.sizes > 0, np.divide(filled, n.sizes, out=np.zeros_like(columns), where=n.sizes > 0), jump)
-        bend = np.abs((n.gains * (columns - np.clip(exact, 0.0, 1.0))).sum(1))
-        other = np.where(n.real, np.abs(n.sizes * columns), np.inf).min(1, initial=np.inf)
-        return np.where(n.bend, bend, np.where(n.real.any(1), other, 0.0))
