@@ -22,7 +22,8 @@ class Neurons:
     neuron belongs to its column p. `columns` `[N, K]` (0 where not `real`); `sizes`, `gains`, `real` `[N, K]`, `bend`,
     `start`, `spread` `[N]` as in `NodeNeurons`; `node` `[N]`; `enclosed` `[N]` whether it has pieces, and then `own`
     `[N]` is the column of its value (else 0); `row` `[N]` the row that ties a bend's columns to its argument, else -1.
-    `count`: of all columns but the inputs and the margin."""
+    `within`: for each node with pieces the columns `[n, M, k]` that say where in a box the arguments are (0 where a box
+    has no width, or is padding). `count`: of all columns but the inputs and the margin."""
 
     columns: np.ndarray
     sizes: np.ndarray
@@ -35,6 +36,7 @@ class Neurons:
     enclosed: np.ndarray
     own: np.ndarray
     row: np.ndarray
+    within: Mapping[int, np.ndarray]
     inputs: int
     count: int
 
@@ -84,23 +86,13 @@ class Neurons:
         their rounding may make a row `[n]`."""
         columns = np.zeros((len(reads), self.count))
         carried = self.bend[:, None] | (np.arange(self.real.shape[1]) == 0)  # a choice is written with its first column
-        columns[:, self.columns[self.real] - self.inputs] = (reads[:, :, None] * np.where(carried, self.gains, 0.0))[
-            :, self.real
-        ]
+        values = reads[:, :, None] * np.where(carried, self.gains, 0.0)
+        columns[:, self.columns[self.real] - self.inputs] = values[:, self.real]
         columns[:, self.own[self.enclosed] - self.inputs] = (reads * self.spread)[:, self.enclosed]
         return columns, np.abs(columns).sum(1) * (2 * EPS) + float(np.finfo(float).tiny) * self.count
 
 
-@dataclass(frozen=True, eq=False)
-class Places:
-    """`neurons`, and for each node with pieces the columns `[n, M, k]` that say where in a box the arguments are (0
-    where a box has no width, or is padding)."""
-
-    neurons: Neurons
-    within: Mapping[int, np.ndarray]
-
-
-def placed(groups: Mapping[int, NodeNeurons], inputs: int) -> Places:
+def placed(groups: Mapping[int, NodeNeurons], inputs: int) -> Neurons:
     """Columns are numbered in order: inputs, phases, values and places of those with pieces, the margin."""
     some = {position: group for position, group in groups.items() if len(group.elements)}
     most = max((group.sizes.shape[1] for group in some.values()), default=1)
@@ -119,7 +111,7 @@ def placed(groups: Mapping[int, NodeNeurons], inputs: int) -> Places:
             wide = group.pieces.real[:, :, None] & (group.pieces.lower < group.pieces.upper)
             within[position] = np.where(wide, end - 1 + wide.cumsum().reshape(wide.shape), 0)
             end += int(wide.sum())
-    neurons = Neurons(
+    return Neurons(
         columns=np.where(real, inputs - 1 + real.cumsum().reshape(real.shape), 0),
         sizes=join([pad(group.sizes) for group in some.values()], none),
         gains=join([pad(group.gains) for group in some.values()], none),
@@ -131,7 +123,7 @@ def placed(groups: Mapping[int, NodeNeurons], inputs: int) -> Places:
         enclosed=enclosed,
         own=own,
         row=np.full(len(real), -1),
+        within=within,
         inputs=inputs,
         count=end - inputs,
     )
-    return Places(neurons, within)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from verifier.backends.columns import EPS, Neurons, Places, placed
+from verifier.backends.columns import EPS, Neurons, placed
 from verifier.backends.neurons import NodeNeurons, node_neurons
+from verifier.backends.piece_rows import PieceRows
 from verifier.backends.protocol import Answer, LinearProgram
 from verifier.backends.rows import Matrix, Rows, Substitution
 from verifier.backends.subproblem import Subproblem
-from verifier.backends.ties import tie_bends, tie_choices, tie_pieces
+from verifier.backends.ties import tie_bends, tie_choices
 from verifier.core.flat import flat
 from verifier.core.operator import Elementwise
 from verifier.core.verdict import Status
@@ -26,14 +27,12 @@ from verifier.errors import BackendError
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """`program` with the `neurons` in it, by node in `groups`, and where the columns of pieces are, `within` (see
-    `Places`). `reads` `[rows, N]`: how the value of each neuron enters each row. `implied` `[rows]`: rows that follow
-    from each neuron being in one of its phases."""
+    """`program` with the `neurons` in it, by node in `groups`. `reads` `[rows, N]`: how the value of each neuron enters
+    each row. `implied` `[rows]`: rows that follow from each neuron being in one of its phases."""
 
     program: LinearProgram
     neurons: Neurons
     groups: Mapping[int, NodeNeurons]
-    within: Mapping[int, np.ndarray]
     reads: np.ndarray
     implied: np.ndarray
     inputs: int
@@ -62,14 +61,13 @@ def encode(subproblem: Subproblem) -> Encoding:
         if isinstance(node.op, Elementwise)
     }
     inputs = program.graph.nodes[0].size
-    places = placed(groups, inputs)
-    neurons, within = places.neurons, places.within
+    neurons = placed(groups, inputs)
     substitution = Substitution(subproblem, groups, neurons)
     matrix = Matrix(inputs + neurons.count + 1, inputs, len(neurons))
     for position, group in groups.items():
         _keep_splits(substitution, matrix, position)
         if len(group.elements):
-            _tie(substitution, matrix, places, position)
+            _tie(substitution, matrix, position)
     _link(neurons, matrix)
     lowest, highest = _margins(subproblem, substitution, matrix)
     cost = np.zeros(matrix.width)
@@ -78,16 +76,16 @@ def encode(subproblem: Subproblem) -> Encoding:
     upper = np.concatenate([substitution.upper, np.ones(neurons.count), [highest]])
     coefficients, low, high, reads, implied = matrix.joined()
     linear = LinearProgram(cost, coefficients, low, high, lower, upper)
-    return Encoding(linear, neurons, groups, within, reads, implied, inputs)
+    return Encoding(linear, neurons, groups, reads, implied, inputs)
 
 
-def _tie(substitution: Substitution, matrix: Matrix, places: Places, position: int) -> None:
+def _tie(substitution: Substitution, matrix: Matrix, position: int) -> None:
     """What the columns of a node's neurons have to do with its arguments."""
     group = substitution.groups[position]
     if group.bend:
         tie_bends(substitution, matrix, position)
     elif group.pieces is not None:
-        tie_pieces(substitution, matrix, position, group.pieces, places.within[position])
+        PieceRows(substitution, matrix, position, group.pieces).add()
     else:
         tie_choices(substitution, matrix, position)
 

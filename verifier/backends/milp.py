@@ -73,7 +73,7 @@ class Mixed:
         upper[margin] = min(high, 0.0 if home.exact else tolerance)
         result = self.make(home.place, replace(program, upper=upper)).minimise(-tolerance, budget.seconds)
         answer = self._answer(subproblem, program, result)
-        if answer.status is not Status.UNKNOWN or result.point is None or apart or not encoding.within:
+        if answer.status is not Status.UNKNOWN or result.point is None or apart or not encoding.neurons.within:
             return answer
         return replace(answer, loose=unmixed(encoding, result.point)[None])
 

@@ -32,7 +32,7 @@ class Reading:
 def readings(subproblem: Subproblem, encoding: Encoding, point: np.ndarray) -> Iterator[Reading]:
     """At the columns `point` `[columns]`."""
     neurons = encoding.neurons
-    for position, within in encoding.within.items():
+    for position, within in encoding.neurons.within.items():
         group, mine = encoding.groups[position], neurons.of(position)
         pieces, node = group.pieces, subproblem.program.graph.nodes[position]
         assert pieces is not None and isinstance(node.op, Elementwise)

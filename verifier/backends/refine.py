@@ -85,7 +85,7 @@ def _weights(subproblem: Subproblem, encoding: Encoding) -> dict[int, np.ndarray
     walk = Walk(program, start, torch.zeros(1, len(slots), dtype=torch.float64), found.intervals, found.planes, 0)
     weights = {}
     for position in range(program.graph.output, 0, -1):
-        if position in encoding.within:
+        if position in encoding.neurons.within:
             elements = encoding.groups[position].elements
             own = walk.pending.get(position)
             size = torch.zeros(len(elements)) if own is None else flat(own, 2)[0].abs().amax(0)[elements]
