@@ -106,8 +106,8 @@ def _boxes(
     for place, element in enumerate(elements.tolist()):
         for number, box in enumerate(cuts.get(element, ())):
             inner[:, place, number] = np.array(box).T
-    lower = np.maximum(low[:, :, None], inner[0][:, None]).reshape(count, -1, width)
-    upper = np.minimum(high[:, :, None], inner[1][:, None]).reshape(count, -1, width)
+    lower = np.maximum(low[:, :, None], inner[0][:, None]).reshape(count, len(parts) * most, width)
+    upper = np.minimum(high[:, :, None], inner[1][:, None]).reshape(count, len(parts) * most, width)
     real = (lower <= upper).all(2)
     order = np.argsort(~real, axis=1, kind="stable")[:, : max(1, int(real.sum(1).max(initial=0)))]
     real = np.take_along_axis(real, order, 1)
