@@ -181,6 +181,7 @@ def test_split(name: str, dtype: str) -> None:
 
 
 GRID = 41
+MOST_POINTS = 3
 SOLVING: dict[str, Backend] = {"checked": Checked(), "milp": Mixed("highs", made), "smt": Mixed("z3", made)}
 
 
@@ -208,13 +209,13 @@ def test_what_solvers_are_given(name: str) -> None:
         for cuts in ({}, random_cuts(subproblem, generator)):
             encoding = encode(replace(subproblem, cuts=cuts))
             mixed = mixed_program(encoding)
-            for value in values[: len(points)]:
+            for value in values[: min(len(points), MOST_POINTS)]:
                 point = columns_at(encoding, case.graph, value, value[case.graph.output][0])
                 assert between(encoding.program.lower, encoding.program.upper, point)
                 assert inside(encoding.program.matrix, encoding.program.low, encoding.program.high, point)
                 assert inside(mixed.matrix, mixed.low, mixed.high, in_phases(encoding, point))
                 checked += 1
-    assert checked >= 20, checked
+    assert checked >= 12, checked
 
 
 STAIRS = ("Floor", "Ceil", "Round", "Truncate")  # exact where they are not too long
