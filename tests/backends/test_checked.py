@@ -183,7 +183,8 @@ def test_points_that_are_not_confirmed_leave_the_question_open() -> None:
 def test_values_that_are_not_finite_are_refused() -> None:
     b = Small(1, 2, seed=1)
     b.dense(b.same(Log(), b.dense(0, 3)), 2)
-    (subproblem,) = subproblems(b.graph(), random_parts(b.graph(), 1, 1, 1, 1))
+    part = np.full(2, -1.0), np.full(2, 1.0), [(np.ones((1, 2)), np.zeros((1, 2)), np.zeros(1))]
+    (subproblem,) = subproblems(b.graph(), [part])
     assert "not finite" in str(Checked().supports(subproblem))
     with pytest.raises(BackendError, match="not finite"):
         solve(subproblem)
