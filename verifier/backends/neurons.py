@@ -97,7 +97,7 @@ def _bends(op: Elementwise, box: Interval, corners: Sequence[Corner], mask: Tens
     real = (sizes > 0) | (np.abs(gains) > width[:, 1:] + width[:, :-1])
     # a column's part of z and of f is off by the rounding of a difference, and by how far f is known at its places
     slack = _rounded(np.abs(at)) * 4
-    doubt = width.sum(1) * 2 + _rounded(np.abs(middle)) * 8
+    doubt = width.sum(1) * 3 + _rounded(np.abs(middle)) * 8
     planes = _without(op.band(box), mask, True, middle[:, 0] - doubt, middle[:, 0] + doubt)
     order = np.argsort(~real, axis=1, kind="stable")[:, : max(1, int(real.sum(1).max(initial=0)))]
     sizes, gains, real = (np.take_along_axis(part, order, 1) for part in (sizes, gains, real))

@@ -3,7 +3,7 @@
 interval, forward, backward    the methods of `verifier bounds`
 optimised                      the planes have parameters, which are optimised for each bound
 split                          the search divides an argument at a point that the operator chooses
-milp, smt                      in the programs that solvers are given the operator is exact, or lies between planes over
+milp/smt                       in the programs that solvers are given the operator is exact, or lies between planes over
                                pieces of its arguments' box, which are cut where the solver's point leaves it
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from verifier.core.operator import Adjustable, Affine, Elementwise, Op, Sloped
 
-SOLVERS = "milp, smt"  # both are given one program
+SOLVERS = "milp/smt"  # both are given one program
 METHODS = ("interval", "forward", "backward", "optimised", "split", SOLVERS)
 YES, NO, NEEDLESS = "yes", "no", "-"
 EXACT, PIECES = "exact", "pieces"
