@@ -20,6 +20,8 @@ from verifier.core.stacked import cast
 
 MOST_ENTRIES = 1 << 24  # of the matrix of a linear program, as numbers in memory (128 MiB)
 
+MOST_PLANES = 6  # of a curved function over a piece
+
 DIGITS = 12  # of coarse bounds: they are wider by a few parts in ten thousand
 
 
@@ -72,27 +74,29 @@ class Subproblem:
 
     def _excess(self) -> str | None:
         """What in the network has no encoding, or makes it too large."""
-        total = 0
+        rows = columns = 0
         for position, op in self._nonlinear():
             boxes = self._boxes(position)
             ends = [end for box in (*boxes, self.found.intervals[position]) for end in (box.lower, box.upper)]
             if not all(bool(end.isfinite().all()) for end in ends):
                 return f"the bounds of {self.program.graph.nodes[position]} are not finite"
-            total += self._columns(position, op, boxes)
-        if (total + 1) * (total + self.program.graph.nodes[0].size) > MOST_ENTRIES:
-            return f"{total} columns of undecided neurons are too many"
+            own = self._size(position, op, boxes)
+            rows, columns = rows + own[0], columns + own[1]
+        if (rows + 1) * (columns + self.program.graph.nodes[0].size) > MOST_ENTRIES:
+            return f"{columns} columns of undecided neurons are too many"
         return None
 
-    def _columns(self, position: int, op: Elementwise, boxes: list[Interval]) -> int:
-        """About as many columns, and rows, as the node's undecided elements take."""
-        undecided = int(op.unstable(*boxes).sum())
+    def _size(self, position: int, op: Elementwise, boxes: list[Interval]) -> tuple[int, int]:
+        """About as many rows and columns as the node's undecided elements take."""
+        undecided, count = int(op.unstable(*boxes).sum()), len(boxes)
         if op.extreme():
-            return len(boxes) * undecided
+            return count * undecided, count * undecided
         corners = op.corners(boxes[0])
         if corners is not None:
-            return (1 + len(corners)) * undecided
+            return (1 + len(corners)) * undecided, (1 + len(corners)) * undecided
         cut = sum(len(found) - 1 for found in self.cuts.get(position, {}).values())
-        return (len(boxes) + 1) * (undecided * len(op.parts(*boxes)) + cut)
+        pieces = undecided * len(op.parts(*boxes)) + cut
+        return undecided * (count + MOST_PLANES) + count * pieces, (count + 1) * pieces
 
     def contradicts(self) -> bool:
         """Whether the bounds of some neuron leave nothing."""
