@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.backends.points import between, columns_at, in_phases, inside
 from tests.backends.test_checked import pooled, subproblems
 from tests.search.questions import ACTIVATIONS, SHAPES, random_parts, small_graph
+from tests.soundness.exact import fractions
 from verifier.backends.encoding import Encoding, encode
 from verifier.backends.envelope import Envelopes
 from verifier.backends.mixed import mixed_program
-from verifier.backends.neurons import NodeNeurons, node_neurons
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
@@ -40,54 +41,11 @@ def encoded(graph: Graph, seed: int) -> Case:
 
 def exact_point(case: Case, x: torch.Tensor) -> list[Fraction]:
     """The columns at an input whose values are all exact in double precision."""
-    program, encoding, problem = case.program, case.encoding, case.problem
-    values = program.graph.evaluate_all(x.reshape(1, 1, 2))
-    neurons, point = encoding.neurons, [Fraction(v) for v in x.tolist()]
-    point += [Fraction(0)] * (len(encoding.program.cost) - len(point))
-    seen: dict[int, int] = {}
-    for number, node in enumerate(neurons.node.tolist()):
-        place = seen[node] = seen.get(node, -1) + 1
-        _fill(case, values, number, node_neurons(program, case.found, node), place, point)
-    margins = problem.margins(x.reshape(1, 2), flat(values[program.graph.output]), torch.tensor([0]))
-    point[-1] = max(Fraction(v) for v in margins[0].tolist())
-    return point
-
-
-def _fill(
-    case: Case, values: dict[int, torch.Tensor], number: int, group: NodeNeurons, place: int, point: list[Fraction]
-) -> None:
-    """The columns of one neuron, the `place`-th of its node."""
-    neurons, real = case.encoding.neurons, case.encoding.neurons.real[number]
-    columns, node = neurons.columns[number][real].tolist(), int(neurons.node[number])
-    element, sources = int(group.elements[place]), case.program.graph.nodes[node].inputs
-    if neurons.bend[number]:
-        left = Fraction(float(flat(values[sources[0]])[0, element])) - Fraction(float(neurons.start[number]))
-        for column, size in zip(columns, neurons.sizes[number][real].tolist(), strict=True):
-            point[column] = min(max(left / Fraction(size), Fraction(0)), Fraction(1))
-            left -= Fraction(size)
-        return
-    y = Fraction(float(flat(values[node])[0, element]))
-    arguments = group.source[place][real[: group.source.shape[1]]].tolist()
-    for column, gain, argument in zip(columns, neurons.gains[number][real].tolist(), arguments, strict=True):
-        point[column] = (y - Fraction(float(flat(values[sources[argument]])[0, element]))) / Fraction(gain or 1)
-
-
-def inside(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, point: list[Fraction]) -> bool:
-    for row, least, most in zip(matrix.tolist(), low.tolist(), high.tolist(), strict=True):
-        value = sum((Fraction(a) * v for a, v in zip(row, point, strict=True) if a), Fraction(0))
-        if (np.isfinite(least) and value < Fraction(least)) or (np.isfinite(most) and value > Fraction(most)):
-            return False
-    return True
-
-
-def in_phases(encoding: Encoding, point: list[Fraction]) -> list[Fraction]:
-    """The columns of the mixed-integer program: a binary is 1 where its column has begun, idle columns are left out."""
-    neurons = encoding.neurons
-    bend, slot = neurons.bend[:, None], np.arange(neurons.real.shape[1])
-    marked = neurons.real & (~bend | (slot > 0))
-    idle = neurons.columns[neurons.bend & (neurons.real.sum(1) > 1) & (neurons.gains[:, 0] == 0), 0]
-    binaries = [Fraction(point[column] > 0) for column in neurons.columns[marked].tolist()]
-    return [value for column, value in enumerate(point) if column not in idle] + binaries
+    graph, problem = case.program.graph, case.problem
+    found = graph.evaluate_all(x.reshape(1, 1, 2))
+    values = [fractions(found[position]) for position in range(len(graph.nodes))]
+    margins = problem.margins(x.reshape(1, 2), flat(found[graph.output]), torch.tensor([0]))
+    return columns_at(case.encoding, graph, values, max(fractions(margins)))
 
 
 def check(graph: Graph, seed: int) -> None:
@@ -101,8 +59,7 @@ def check(graph: Graph, seed: int) -> None:
     for _ in range(POINTS):
         x = np.clip(np.round(generator.uniform(lower, upper) * 64) / 64, lower, upper)
         point = exact_point(case, torch.from_numpy(x))
-        ends = zip(linear.lower.tolist(), point, linear.upper.tolist(), strict=True)
-        assert all(Fraction(low) <= value <= Fraction(high) for low, value, high in ends)
+        assert between(linear.lower, linear.upper, point)
         assert inside(linear.matrix, linear.low, linear.high, point)
         assert inside(mixed.matrix, mixed.low, mixed.high, in_phases(encoding, point))
         for cut in cuts:

@@ -57,8 +57,8 @@ def test_info_counts_and_names_what_cannot_be_bounded(files, capsys, monkeypatch
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["parameters", "12"] in lines and ["nonlinear", "neurons", "9"] in lines and ["opset", "17"] in lines
     assert ["operator", "nodes", "values", "from", "ONNX", *METHODS] in lines
-    assert ["Relu", "2", "6", "Relu", *["yes"] * 6] in lines
-    assert ["Linear", "1", "3", "Gemm", "yes", "yes", "yes", "-", "-", "yes"] in lines
+    assert ["Relu", "2", "6", "Relu", *["yes"] * 5, "exact"] in lines
+    assert ["Linear", "1", "3", "Gemm", "yes", "yes", "yes", "-", "-", "exact"] in lines
     assert ["Mystery", "1", "3", "Foo", *["no"] * 6] in lines
     assert "Foo (tensor 'm', shape [1, 3])" in " ".join(lines[-1])
     assert not any(line[:1] == ["Constant"] for line in lines)
@@ -69,7 +69,7 @@ def test_info_without_a_network_lists_all_operators(capsys):
     out = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert {operator.__name__ for operator in OPERATORS} <= set(rows)
-    assert rows["Relu"] == ["yes"] * 6 and rows["ScatterND"] == ["no"] * 6 and rows["Tanh"][-1] == "no"
+    assert rows["Relu"] == [*["yes"] * 5, "exact"] and rows["ScatterND"] == ["no"] * 6 and rows["Tanh"][-1] == "pieces"
     assert {name for _, name, _ in registered()} <= set(out.replace(",", " ").replace(".", " ").split())
 
 

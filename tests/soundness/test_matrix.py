@@ -4,6 +4,8 @@ What an operator does not support must be refused. A new operator fails here unt
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,18 +13,25 @@ import numpy as np
 import pytest
 import torch
 
+from tests.backends.points import between, columns_at, in_phases, inside
 from tests.frontend.onnx_models import load_nodes
 from tests.search.questions import query_of, values_at
 from tests.soundness.rows import ROWS, Row, defined_operators
 from tests.soundness.test_bounds import DTYPES, Values, assert_inside, exact_values, of_node, points_of, some_boxes
 from tests.soundness.test_multipliers import KEPT, check, margin, some_objective, with_planes
 from verifier.backends.checked import Checked
-from verifier.backends.protocol import Budget
+from verifier.backends.child import made
+from verifier.backends.encoding import encode
+from verifier.backends.milp import Mixed
+from verifier.backends.mixed import mixed_program
+from verifier.backends.pieces import LINE, Box
+from verifier.backends.protocol import Backend, Budget
 from verifier.backends.subproblem import Subproblem
 from verifier.bounding.engine import Effort, bound_nodes, output_interval
 from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import prepare
 from verifier.bounding.undecided import undecided_elements
+from verifier.core.flat import flat
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
@@ -31,7 +40,7 @@ from verifier.core.verdict import Status
 from verifier.errors import UnsupportedError
 from verifier.frontend.replay import replay
 from verifier.ops import OPERATORS, Linear
-from verifier.ops.support import NO, YES, support
+from verifier.ops.support import NO, PIECES, SOLVERS, YES, support
 from verifier.search.branching import estimate, split
 from verifier.search.subproblems import Kept, whole_boxes
 
@@ -172,27 +181,73 @@ def test_split(name: str, dtype: str) -> None:
 
 
 GRID = 41
+MOST_POINTS = 3
+SOLVING: dict[str, Backend] = {"checked": Checked(), "milp": Mixed("highs", made), "smt": Mixed("z3", made)}
+
+
+def asked(graph: Graph, box: tuple[np.ndarray, np.ndarray], bound: float) -> Subproblem:
+    """Whether the first output is at most `bound` somewhere, with bounds of interval arithmetic."""
+    part = *box, [(np.array([[1.0, 0.0]]), np.zeros((1, graph.nodes[0].size)), np.array([bound]))]
+    program, problem = prepare(graph, torch.float64), build_problem(query_of([part]), torch.float64, "cpu")
+    shaped = problem.box.reshape(-1, *graph.input_shape)
+    with torch.no_grad():
+        return Subproblem(program, bound_nodes(program, shaped, "interval"), problem, shaped, 0, 0)
 
 
 @pytest.mark.parametrize("name", NONLINEAR)
-def test_exact(name: str) -> None:
-    """Answers of the exact backend on either side of the least value on a grid; a smooth operator is never called
-    exact, and said to be what is in the way."""
+def test_what_solvers_are_given(name: str) -> None:
+    """Every point of the network is in the programs, whole and with random cuts of what is only enclosed."""
     row = ROWS[name]
-    graph, _ = row.graph(seed=3, inputs=2)
+    case = Asked(row, "float64")
+    generator, checked = np.random.default_rng(8), 0
+    for place, (points, values) in enumerate(zip(case.points, case.values, strict=True)):
+        ends = tuple(flat(end)[place].numpy() for end in (case.box.lower, case.box.upper))
+        subproblem = asked(case.graph, (ends[0], ends[1]), 0.0)
+        if subproblem.obstacle() is not None:
+            continue
+        assert subproblem.straight or support(type(row.op))[SOLVERS] == PIECES or name in STAIRS or row.before[0]
+        for cuts in ({}, random_cuts(subproblem, generator)):
+            encoding = encode(replace(subproblem, cuts=cuts))
+            mixed = mixed_program(encoding)
+            for value in values[: min(len(points), MOST_POINTS)]:
+                point = columns_at(encoding, case.graph, value, value[case.graph.output][0])
+                assert between(encoding.program.lower, encoding.program.upper, point)
+                assert inside(encoding.program.matrix, encoding.program.low, encoding.program.high, point)
+                assert inside(mixed.matrix, mixed.low, mixed.high, in_phases(encoding, point))
+                checked += 1
+    assert checked >= 12, checked
+
+
+STAIRS = ("Floor", "Ceil", "Round", "Truncate")  # exact where they are not too long
+
+
+def random_cuts(subproblem: Subproblem, generator: np.random.Generator) -> dict[int, dict[int, tuple[Box, ...]]]:
+    """Of one argument of each element that is enclosed, at two places."""
+    cuts: dict[int, dict[int, tuple[Box, ...]]] = {}
+    for position, group in encode(subproblem).groups.items():
+        if group.pieces is None:
+            continue
+        cuts[position] = {}
+        for place, element in enumerate(group.elements.tolist()):
+            lower, upper = group.pieces.lower[place].min(0), group.pieces.upper[place].max(0)
+            which = int(generator.integers(len(lower)))
+            ends = [-np.inf, *np.sort(generator.uniform(lower[which], upper[which], 2)).tolist(), np.inf]
+            own: list[Box] = []
+            for part in itertools.pairwise(ends):
+                own.append(tuple(part if number == which else LINE for number in range(len(lower))))
+            cuts[position][element] = tuple(own)
+    return cuts
+
+
+@pytest.mark.parametrize("solver", SOLVING)
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_solvers(name: str, solver: str) -> None:
+    """Answers on either side of the least value on a grid."""
+    graph, _ = ROWS[name].graph(seed=3, inputs=2)
     lower, upper = np.array([-0.5, 0.25]), np.array([0.25, 0.75])
     axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(lower, upper, strict=True)]
     least = float(values_at(graph, torch.cartesian_prod(*axes))[:, 0].min())
     for miss, expected in ((0.25, Status.UNSAT), (-0.01, Status.SAT)):
-        part = lower, upper, [(np.array([[1.0, 0.0]]), np.zeros((1, 2)), np.array([least - miss]))]
-        program, problem = prepare(graph, torch.float64), build_problem(query_of([part]), torch.float64, "cpu")
-        box = problem.box.reshape(-1, *graph.input_shape)
-        with torch.no_grad():
-            found = bound_nodes(program, box, "interval")
-        subproblem = Subproblem(program, found, problem, box, 0, 0)
-        reason = Checked().supports(subproblem)
-        if support(type(row.op))["exact"] == NO:
-            assert reason is not None and reason.startswith("no exact form") and (name in reason or row.before[0])
-        else:
-            assert reason is None
-            assert Checked().solve(subproblem, Budget()).status is expected
+        answer = SOLVING[solver].solve(asked(graph, (lower, upper), least - miss), Budget())
+        assert answer.status is expected
+        assert expected is Status.SAT or answer.checked or solver != "checked"

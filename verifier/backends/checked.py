@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from verifier.backends.encoding import encoded
 from verifier.backends.highs import HighsSolver
 from verifier.backends.protocol import Answer, Budget, LinearProgram, LinearSolver
+from verifier.backends.refine import solve_refining
 from verifier.backends.subproblem import Subproblem
 from verifier.backends.tree import Tree
 from verifier.errors import BackendError
@@ -24,10 +24,9 @@ class Checked:
 
     def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
         """UNSAT counts only where the answer is `checked`."""
-        encoding = encoded(subproblem)
-        if isinstance(encoding, Answer):
-            return encoding
         try:
-            return Tree(subproblem, encoding, self.solver, budget).run()
+            return solve_refining(
+                subproblem, budget, lambda part, encoding: Tree(part, encoding, self.solver, budget).run()
+            )
         except MemoryError as error:
             raise BackendError("exact reasoning ran out of memory") from error

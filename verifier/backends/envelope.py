@@ -114,11 +114,11 @@ class Envelopes:
         neurons = encoding.neurons
         every = np.arange(len(neurons))
         _, bends = segments(encoding, every)
-        one_way = np.all(bends >= 0, axis=1) | np.all(bends <= 0, axis=1)
+        one_way = neurons.bend & ~neurons.jumps.any(1)
+        one_way &= np.all(bends >= 0, axis=1) | np.all(bends <= 0, axis=1)
         self.width = len(encoding.program.cost)
         self.parts = [
-            Envelope(encoding, every[(neurons.node == node) & neurons.bend & one_way])
-            for node in np.unique(neurons.node[neurons.bend & one_way])
+            Envelope(encoding, every[(neurons.node == node) & one_way]) for node in np.unique(neurons.node[one_way])
         ]
 
     def at(self, point: np.ndarray, wanted: np.ndarray) -> Cuts:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verifier.backends.child import ChildMixed
-from verifier.backends.encoding import encoded
-from verifier.backends.mixed import mixed_program
+from verifier.backends.encoding import Encoding
+from verifier.backends.mixed import mixed_program, unmixed
 from verifier.backends.protocol import Answer, Backend, Budget, MixedProgram, MixedResult, MixedSolver, MixedStatus
+from verifier.backends.refine import solve_refining
 from verifier.backends.subproblem import Subproblem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
@@ -51,11 +52,19 @@ class Mixed:
         return subproblem.obstacle()
 
     def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
-        home = HOMES[self.name]
-        encoding = encoded(subproblem.coarse() if home.exact else subproblem)
-        if isinstance(encoding, Answer):
-            return encoding
-        program = mixed_program(encoding)
+        whole = subproblem.coarse() if HOMES[self.name].exact else subproblem
+        return solve_refining(whole, budget, lambda part, encoding: self._attempt(part, encoding, budget))
+
+    def _attempt(self, subproblem: Subproblem, encoding: Encoding, budget: Budget) -> Answer:
+        answer = self._asked(subproblem, encoding, budget, apart=False)
+        if answer.status is not Status.UNKNOWN or not encoding.neurons.jumps.any():
+            return answer
+        # the point may be at a jump, on the wrong side
+        beside = self._asked(subproblem, encoding, budget, apart=True)
+        return beside if beside.status is Status.SAT else answer
+
+    def _asked(self, subproblem: Subproblem, encoding: Encoding, budget: Budget, apart: bool) -> Answer:
+        home, program = HOMES[self.name], mixed_program(encoding, apart)
         margin = int(program.cost.argmax())
         low, high = float(program.lower[margin]), float(program.upper[margin])
         if low > 0:
@@ -63,7 +72,10 @@ class Mixed:
         upper, tolerance = program.upper.copy(), TOLERANCE * (high - low)
         upper[margin] = min(high, 0.0 if home.exact else tolerance)
         result = self.make(home.place, replace(program, upper=upper)).minimise(-tolerance, budget.seconds)
-        return self._answer(subproblem, program, result)
+        answer = self._answer(subproblem, program, result)
+        if answer.status is not Status.UNKNOWN or result.point is None or apart or not encoding.neurons.within:
+            return answer
+        return replace(answer, loose=unmixed(encoding, result.point)[None])
 
     def _answer(self, subproblem: Subproblem, program: MixedProgram, result: MixedResult) -> Answer:
         if result.status is MixedStatus.INFEASIBLE:
@@ -95,7 +107,7 @@ class Reproved:
         said = self.first.solve(subproblem, half)
         if said.status is Status.SAT or said.checked:
             return said
-        proof = self.proof.solve(subproblem, budget)
+        proof = self.proof.solve(replace(subproblem, cuts=said.cuts), budget)
         if proof.status is Status.SAT or proof.checked:
             return proof
         reason = f"{said.reason}, which is not proved: {proof.reason}"

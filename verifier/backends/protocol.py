@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from verifier.core.verdict import Status
 if TYPE_CHECKING:  # a solver's own process does without torch
     from torch import Tensor
 
+    from verifier.backends.pieces import Cuts
     from verifier.backends.subproblem import Subproblem
 
 
@@ -46,7 +47,8 @@ class Answer:
     TIMEOUT, UNKNOWN neither. `checked`: of UNSAT, whether every bound was rebuilt with rounding accounted for; if not,
     it rests on the solver's word. `bound`: of UNSAT the least margin proved in a leaf (infinite where all contradict
     themselves), else the least that the solver claims of an open node. `nodes` were branched on, `programs` solved,
-    `reason` one sentence."""
+    `reason` one sentence. `loose` `[s, columns]`: of UNKNOWN, points of the encoding that the network may leave, since
+    functions in it lie between planes. `cuts`: of these, where the answer was given."""
 
     status: Status
     reason: str
@@ -55,6 +57,8 @@ class Answer:
     bound: float = -float("inf")
     nodes: int = 0
     programs: int = 0
+    loose: np.ndarray | None = None
+    cuts: Cuts = field(default_factory=dict)
 
 
 class Backend(Protocol):

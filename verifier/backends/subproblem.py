@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.backends.pieces import Cuts
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
@@ -18,6 +19,8 @@ from verifier.core.problem import Problem
 from verifier.core.stacked import cast
 
 MOST_ENTRIES = 1 << 24  # of the matrix of a linear program, as numbers in memory (128 MiB)
+
+MOST_PLANES = 6  # of a curved function over a piece
 
 DIGITS = 12  # of coarse bounds: they are wider by a few parts in ten thousand
 
@@ -29,7 +32,7 @@ class Subproblem:
 
     `found` (of batch 1) holds over that part, or over what splits of neurons left of it: their bounds become rows.
     `confirm(point)` `[*input]` is asked about points that violate in double precision (of the whole box, whatever
-    splits left); SAT is answered with the first that it agrees to."""
+    splits left); SAT is answered with the first that it agrees to. `cuts`: pieces of curved functions."""
 
     program: Program
     found: NodeBounds
@@ -38,10 +41,10 @@ class Subproblem:
     which: int
     disjunct: int
     confirm: Callable[[Tensor], bool] = lambda point: True
+    cuts: Cuts = field(default_factory=dict)
 
     def obstacle(self) -> str | None:
-        """Why it has no encoding, or None: operators with bends or choices only, all bounds finite, and few enough
-        neurons undecided."""
+        """Why it has no encoding, or None: all bounds finite, and few enough neurons undecided."""
         tensors = [self.box.lower, *(bounds.lower for bounds in self.found.intervals.values())]
         kinds = {(tensor.dtype, tensor.device.type) for tensor in tensors}
         if {(self.program.dtype, self.program.device.type), *kinds} != {(torch.float64, "cpu")}:
@@ -52,25 +55,48 @@ class Subproblem:
             return f"disjunct {self.disjunct} of box {self.which} has no rows"
         return self._excess()
 
+    @property
+    def straight(self) -> bool:
+        """Whether every function has an encoding without loss; else functions lie between planes, over pieces."""
+        return all(self._straight(position) for position, _ in self._nonlinear())
+
+    def _nonlinear(self) -> list[tuple[int, Elementwise]]:
+        nodes = self.program.graph.nodes[: self.program.graph.output + 1]
+        return [(position, node.op) for position, node in enumerate(nodes) if isinstance(node.op, Elementwise)]
+
+    def _boxes(self, position: int) -> list[Interval]:
+        return [self.found.intervals[source] for source in self.program.graph.nodes[position].inputs]
+
+    def _straight(self, position: int) -> bool:
+        op = self.program.graph.nodes[position].op
+        assert isinstance(op, Elementwise)
+        return bool(op.extreme()) or op.corners(self._boxes(position)[0]) is not None
+
     def _excess(self) -> str | None:
         """What in the network has no encoding, or makes it too large."""
-        graph = self.program.graph
         rows = columns = 0
-        for node in graph.nodes[: graph.output + 1]:
-            if not isinstance(node.op, Elementwise):
-                continue
-            boxes = [self.found.intervals[source] for source in node.inputs]
-            if not all(bool(box.lower.isfinite().all() and box.upper.isfinite().all()) for box in boxes):
-                return f"the bounds of {node} are not finite"
-            kinks = node.op.kinks()
-            if kinks is None and not node.op.extreme():
-                return f"no exact form of {node}"
-            each = len(node.inputs) if node.op.extreme() else 1 + len(kinks or ())
-            undecided = int(node.op.unstable(*boxes).sum())
-            rows, columns = rows + each * undecided, columns + each * undecided
-        if (rows + 1) * (columns + graph.nodes[0].size) > MOST_ENTRIES:
+        for position, op in self._nonlinear():
+            boxes = self._boxes(position)
+            ends = [end for box in (*boxes, self.found.intervals[position]) for end in (box.lower, box.upper)]
+            if not all(bool(end.isfinite().all()) for end in ends):
+                return f"the bounds of {self.program.graph.nodes[position]} are not finite"
+            own = self._size(position, op, boxes)
+            rows, columns = rows + own[0], columns + own[1]
+        if (rows + 1) * (columns + self.program.graph.nodes[0].size) > MOST_ENTRIES:
             return f"{columns} columns of undecided neurons are too many"
         return None
+
+    def _size(self, position: int, op: Elementwise, boxes: list[Interval]) -> tuple[int, int]:
+        """About as many rows and columns as the node's undecided elements take."""
+        undecided, count = int(op.unstable(*boxes).sum()), len(boxes)
+        if op.extreme():
+            return count * undecided, count * undecided
+        corners = op.corners(boxes[0])
+        if corners is not None:
+            return (1 + len(corners)) * undecided, (1 + len(corners)) * undecided
+        cut = sum(len(found) - 1 for found in self.cuts.get(position, {}).values())
+        pieces = undecided * len(op.parts(*boxes)) + cut
+        return undecided * (count + MOST_PLANES) + count * pieces, (count + 1) * pieces
 
     def contradicts(self) -> bool:
         """Whether the bounds of some neuron leave nothing."""

@@ -9,14 +9,16 @@ children of candidates while too little is known about them (Achterberg 2005, re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from verifier.backends.columns import BESIDE
 from verifier.backends.dual_bound import certain_bound
 from verifier.backends.encoding import Encoding
 from verifier.backends.envelope import Envelopes
 from verifier.backends.protocol import Answer, Budget, LinearProgram, LinearSolver, LpResult, LpStatus
+from verifier.backends.readings import leaves
 from verifier.backends.subproblem import Subproblem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
@@ -27,6 +29,8 @@ WORTH = 0.01  # cuts are added where they are violated by this much of the open 
 MOST_CUTS = 2.0  # kept, for each neuron
 RELIABLE = 2  # solved children of a neuron's phase after which its pseudo-cost is believed
 CANDIDATES = 8  # neurons of which children are solved
+IN_PHASE = 1e-9  # of what a neuron's columns can add: gaps below it are rounding
+MOST_LOOSE = 8  # points between the planes of functions, at which pieces are cut before the tree is grown again
 SMALL = 1e-6  # share of the open bound that counts as no gain
 
 
@@ -59,6 +63,7 @@ class Tree:
         self.lower, self.upper = self.program.lower.copy(), self.program.upper.copy()
         span = float(self.program.upper[-1] - self.program.lower[-1])
         self.cutoff = CUTOFF * span
+        self.largest = np.abs(self.neurons.gains).sum(1) + self.neurons.spread
         count, most = self.neurons.columns.shape
         self.gains, self.counts = np.zeros((count, most)), np.zeros((count, most))
         self.nodes = self.programs = self.believed = 0
@@ -66,9 +71,10 @@ class Tree:
         self.least = float("inf")  # of the proved leaves
 
     def run(self) -> Answer:
-        root = self._bounded(np.full(len(self.neurons), -1))
+        root = self._bounded(np.where(self.neurons.real.any(1), -1, 0))
         stack = [] if root is None else [root]
         stuck: list[_Node] = []
+        loose: list[np.ndarray] = []
         rounds = ROOT_ROUNDS
         while stack and not self.stopped and self.nodes < self.budget.nodes:
             node = stack.pop()
@@ -81,12 +87,28 @@ class Tree:
             if improved is None:
                 continue
             children = None if self.stopped else self._branch(improved)
-            if children is None:
-                (stack if self.stopped else stuck).append(improved)
-                continue
-            stack += sorted(children, key=lambda child: -child.value)
-        left = [*stack, *stuck]
-        worst = min((node.value for node in left), default=self.least)
+            if children is not None:
+                stack += sorted(children, key=lambda child: -child.value)
+            elif self.stopped:
+                stack.append(improved)
+            elif leaves(self.subproblem, self.encoding, improved.point):
+                loose.append(improved.point)
+                if len(loose) == MOST_LOOSE:
+                    break
+            else:
+                stuck.append(improved)
+                found = self._beside_jumps(improved)
+                if found is not None:
+                    return self._answer(Status.SAT, "a point beside a jump violates the property", point=found)
+        return self._ended(stack, stuck, loose)
+
+    def _ended(self, stack: list[_Node], stuck: list[_Node], loose: list[np.ndarray]) -> Answer:
+        """The answer where no violation was found: nodes still open, nodes neither proved nor violated, and points that
+        leave functions."""
+        worst = min((node.value for node in (*stack, *stuck)), default=-float("inf") if loose else self.least)
+        if loose and not self.stopped:
+            reason = f"{len(loose)} points between the planes of functions are no violations"
+            return replace(self._answer(Status.UNKNOWN, reason, worst), loose=np.stack(loose))
         if stack or self.stopped:
             return self._answer(Status.TIMEOUT, f"the budget is spent, {len(stack)} nodes are open", worst)
         if stuck:
@@ -154,9 +176,17 @@ class Tree:
             self.least = min(self.least, bound)
         return True
 
-    def _fix(self, phase: np.ndarray) -> None:
-        """Bounds of the neurons' columns in these phases."""
-        lower, upper = self.neurons.phase_bounds(phase)
+    def _beside_jumps(self, node: _Node) -> np.ndarray | None:
+        """Where the node's point is at a jump, its function may have another value there: a violation next to it."""
+        if not self.neurons.jumps.any():
+            return None
+        self._fix(node.phase, BESIDE)
+        point = np.clip(self._solve().point, self.lower, self.upper)[: self.encoding.inputs]
+        return point if not self.stopped and self.subproblem.violates(point) else None
+
+    def _fix(self, phase: np.ndarray, distance: float = 0.0) -> None:
+        """Bounds of the neurons' columns in these phases, at a distance from jumps."""
+        lower, upper = self.neurons.phase_bounds(phase, distance)
         real = self.neurons.real
         columns = self.neurons.columns[real]
         changed = (self.lower[columns] != lower[real]) | (self.upper[columns] != upper[real])
@@ -169,7 +199,9 @@ class Tree:
         """The node after rounds of cuts; None where they prove it."""
         for _ in range(rounds):
             least = WORTH * -min(node.value, 0.0)
-            cuts = self.envelopes.at(node.point, (node.phase < 0) & (self._gaps(node.point) * node.weight > least))
+            cuts = self.envelopes.at(
+                node.point, (node.phase < 0) & (self.neurons.gaps(node.point) * node.weight > least)
+            )
             worth = cuts.violation * node.weight[cuts.neuron] > least
             if not worth.any() or self.stopped:
                 break
@@ -209,8 +241,10 @@ class Tree:
 
     def _branch(self, node: _Node) -> list[_Node] | None:
         """Open children; None where no neuron is left to branch on, or time is up."""
-        gap = self._gaps(node.point)
+        gap = self.neurons.gaps(node.point)
         gap = np.where(node.phase < 0, np.maximum(gap, 0.0), -1.0)
+        if not (gap > IN_PHASE * self.largest).any() and leaves(self.subproblem, self.encoding, node.point):
+            return None
         order, score = self._ranked(node, gap)
         best, best_gain = None, -1.0
         for neuron in order[:CANDIDATES].tolist():
@@ -264,13 +298,3 @@ class Tree:
             if child is not None:
                 children.append(child)
         return children
-
-    def _gaps(self, point: np.ndarray) -> np.ndarray:
-        """`[N]`: how far the value of each neuron is from its function at the point."""
-        n = self.neurons
-        columns = np.where(n.real, point[n.columns], 0.0)
-        filled = (n.sizes * columns).sum(1, keepdims=True) - (n.sizes.cumsum(1) - n.sizes)
-        exact = np.clip(np.divide(filled, n.sizes, out=np.zeros_like(columns), where=n.sizes > 0), 0.0, 1.0)
-        bend = np.abs((n.gains * (columns - exact)).sum(1))
-        choice = np.where(n.real, np.abs(n.gains * columns), np.inf).min(1, initial=np.inf)
-        return np.where(n.bend, bend, choice)

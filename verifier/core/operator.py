@@ -143,6 +143,16 @@ def weighted(points: Sequence[Tensor], sizes: Sequence[Tensor]) -> tuple[Branch,
     return tuple(Branch(point, size / largest) for point, size in zip(points, sizes, strict=True))
 
 
+@dataclass(frozen=True, eq=False)
+class Corner:
+    """A place where f bends or jumps, the end of the box next to it where it is outside, and enclosures of what f tends
+    to from below (or takes there) and from above. All `[batch, *shape]`."""
+
+    place: Tensor
+    before: Interval
+    behind: Interval
+
+
 class Elementwise(Op):
     """y_j = f(x_1j, ..., x_kj), all of one shape. Arguments of its methods may be degenerate, huge or infinite."""
 
@@ -174,6 +184,20 @@ class Elementwise(Op):
     def kinks(self) -> tuple[float, ...] | None:
         """Of a continuous f of one argument that is straight but for bends: their places, ascending. Else None."""
         return None
+
+    def corners(self, box: Interval) -> Sequence[Corner] | None:
+        """Of an f of one argument that is straight but for bends and jumps: all of them in the box, ascending. None of
+        another f, and where they are too many."""
+        kinks = self.kinks()
+        if kinks is None:
+            return None
+        places = [box.lower.clamp(min=kink).minimum(box.upper) for kink in kinks]
+        values = [self.interval(Interval(place, place)) for place in places]
+        return [Corner(place, value, value) for place, value in zip(places, values, strict=True)]
+
+    def parts(self, *inputs: Interval) -> Sequence[tuple[Interval, ...]]:
+        """Boxes that together hold all values that the arguments can have: more than one where f is simpler on each."""
+        return (inputs,)
 
     def extreme(self) -> int:
         """1 where f is the largest of its arguments, -1 where it is the least, 0 where it is neither."""

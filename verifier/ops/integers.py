@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,9 +14,26 @@ from verifier.ops.scalar import Point
 from verifier.ops.smooth import only_where
 from verifier.ops.steps import Steps, one_up
 
+MOST_STEPS = 32  # that are told apart exactly
+LARGEST = 2.0**40  # beyond it, halves are no longer far from rounding
+
+
+class Stairs(Steps):
+    """A step at each integer plus `offset`."""
+
+    offset: ClassVar[float] = 0.0
+
+    def places(self, box: Interval) -> Sequence[Tensor] | None:
+        """From the one next to the lower end on."""
+        first = (box.lower - self.offset).floor() + self.offset
+        most = float((box.upper - first).max()) + 1
+        if not most <= MOST_STEPS or not float(box.magnitude().max()) <= LARGEST:
+            return None
+        return [first + number for number in range(int(most) + 1)]
+
 
 @dataclass(frozen=True)
-class Floor(Steps):
+class Floor(Stairs):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].floor()
 
@@ -26,7 +44,7 @@ class Floor(Steps):
 
 
 @dataclass(frozen=True)
-class Ceil(Steps):
+class Ceil(Stairs):
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].ceil()
 
@@ -36,8 +54,10 @@ class Ceil(Steps):
 
 
 @dataclass(frozen=True)
-class Round(Steps):
+class Round(Stairs):
     """To the nearest integer, halves to the even one."""
+
+    offset: ClassVar[float] = 0.5
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].round()
@@ -49,7 +69,7 @@ class Round(Steps):
 
 
 @dataclass(frozen=True)
-class Truncate(Steps):
+class Truncate(Stairs):
     """Towards zero, as a cast to an integer type that holds `minimum` to `maximum`; NaN outside, where a cast wraps."""
 
     minimum: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,11 @@ class Where(Elementwise):
         zero = torch.zeros_like(values.lower)
         slopes = zero, chosen.to(zero.dtype), other.to(zero.dtype)
         return Band(slopes, torch.where(decided, zero, values.lower), torch.where(decided, zero, values.upper))
+
+    def parts(self, *inputs: Interval) -> Sequence[tuple[Interval, ...]]:
+        """A condition is 0 or 1."""
+        zero = torch.zeros_like(inputs[0].lower)
+        return tuple((Interval(value, value), *inputs[1:]) for value in (zero, zero + 1))
 
 
 def _decided(condition: Interval) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Line, Planes, Sloped
+from verifier.core.operator import Band, Corner, Line, Planes, Sloped
 from verifier.core.rounding import down, tiny, unit, up
 from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
 
@@ -215,6 +215,11 @@ class Sign(Scalar):
 
     def branch_point(self, box: Interval) -> Tensor:
         return torch.zeros_like(box.lower)
+
+    def corners(self, box: Interval) -> Sequence[Corner]:
+        value = self.interval(box)
+        before, behind = (Interval(end, end) for end in (value.lower, value.upper))
+        return (Corner(self._jump(box), before, behind),)
 
     def _jump(self, box: Interval) -> Tensor:
         return torch.where(box.lower.sign() == box.upper.sign(), box.lower, clamp_to(box, 0.0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,25 +16,41 @@ from verifier.ops.scalar import Point
 from verifier.ops.steps import Steps, one_up
 
 
+class Thresholds(Steps):
+    @abstractmethod
+    def thresholds(self) -> tuple[float, ...]:
+        """Where the jumps are, ascending."""
+
+    def places(self, box: Interval) -> Sequence[Tensor]:
+        return [torch.full_like(box.lower, place) for place in self.thresholds()]
+
+
 @dataclass(frozen=True)
-class ThresholdedRelu(Steps):
+class ThresholdedRelu(Thresholds):
     """x where x > threshold, else 0."""
 
     threshold: float
 
+    steepness: ClassVar[float] = 1.0
+
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return torch.where(inputs[0] > self.threshold, inputs[0], 0.0)
+
+    def thresholds(self) -> tuple[float, ...]:
+        return (self.threshold,)
 
     def jumps(self, box: Interval) -> Sequence[Point]:
         return (_jump(box, self.threshold, 0.0),)
 
 
 @dataclass(frozen=True)
-class Shrink(Steps):
+class Shrink(Thresholds):
     """x + bias below -threshold, x - bias above it, 0 between; the threshold is not negative."""
 
     threshold: float
     bias: float
+
+    steepness: ClassVar[float] = 1.0
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         x = inputs[0]
@@ -44,12 +62,15 @@ class Shrink(Steps):
         doubt = abs(self.bias) * 4 * torch.finfo(x.dtype).eps * (value != 0)
         return Interval(down(value) - doubt, up(value) + doubt)
 
+    def thresholds(self) -> tuple[float, ...]:
+        return (-self.threshold, self.threshold)
+
     def jumps(self, box: Interval) -> Sequence[Point]:
         return _jump(box, -self.threshold, self.bias), _jump(box, self.threshold, -self.bias)
 
 
 @dataclass(frozen=True)
-class IsNonzero(Steps):
+class IsNonzero(Thresholds):
     """1 where x is not 0: a cast to boolean. Between integers anything up to `margin` is 0, so that rounded bounds of
     an exact 0 decide."""
 
@@ -57,6 +78,9 @@ class IsNonzero(Steps):
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return (~(inputs[0].abs() <= self.margin)).to(inputs[0].dtype)
+
+    def thresholds(self) -> tuple[float, ...]:
+        return (-self.margin, self.margin)
 
     def jumps(self, box: Interval) -> Sequence[Point]:
         """An end of the box that is at a jump is on its lower side."""
@@ -66,13 +90,16 @@ class IsNonzero(Steps):
 
 
 @dataclass(frozen=True)
-class Positive(Steps):
+class Positive(Thresholds):
     """1 where x > 0, else 0; where not `strict`, 1 at 0 too."""
 
     strict: bool = True
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return (inputs[0] > 0 if self.strict else inputs[0] >= 0).to(inputs[0].dtype)
+
+    def thresholds(self) -> tuple[float, ...]:
+        return (0.0,)
 
     def jumps(self, box: Interval) -> Sequence[Point]:
         """On its own side of the jump, an end of the box is no jump."""

@@ -33,6 +33,8 @@ def decide_exactly(task: Task) -> Outcome | None:
     if undecided_elements(task.program, root.found).count > MOST_UNDECIDED:
         return None
     for number, subproblem in enumerate(subproblems(task, root)):
+        if not subproblem.straight:
+            return None
         try:
             answer = Checked(ChildSolver).solve(subproblem, budget_of(task, len(root.pairs) - number))
         except BackendError:
