@@ -11,6 +11,7 @@ from torch import Tensor
 
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
+from verifier.core.memory import keep_freed_memory
 from verifier.core.operator import Affine, Elementwise
 from verifier.errors import UnsupportedError
 
@@ -154,6 +155,7 @@ def prepare(graph: Graph, dtype: torch.dtype, device: torch.device | str = "cpu"
         raise UnsupportedError(f"no bounds for {len(missing)} operator(s) of this network: {names}")
     device = torch.device(device)
     _honest_arithmetic()
+    keep_freed_memory()
     return Program(graph.to(dtype, device), dtype, device)
 
 
