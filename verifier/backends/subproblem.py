@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +16,18 @@ from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
 from verifier.core.problem import Problem
-from verifier.core.stacked import cast
+from verifier.core.stacked import cast, move
+
+T = TypeVar("T")
 
 MOST_ENTRIES = 1 << 24  # of the matrix of a linear program, as numbers in memory (128 MiB)
 
 DIGITS = 12  # of coarse bounds: they are wider by a few parts in ten thousand
+
+
+def as_solved(value: T) -> T:
+    """A stacked value in double precision, on the CPU."""
+    return move(cast(value, torch.float64), "cpu")
 
 
 @dataclass(frozen=True, eq=False)
