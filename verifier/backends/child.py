@@ -36,14 +36,7 @@ class Child:
         ours, theirs = socket.socketpair()
         folder = tempfile.TemporaryDirectory(prefix="verifier-", ignore_cleanup_errors=True)
         with theirs:
-            number = theirs.fileno()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "verifier.backends.child", str(number)],
-                pass_fds=[number],
-                stdout=subprocess.DEVNULL,  # solvers like to introduce themselves
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": folder.name},
-            )
+            self.process = _process(theirs.fileno(), folder.name)
         self.pipe = Connection(ours.detach())
         self.end = weakref.finalize(self, _end, self.process, self.pipe, folder)
         self.send(home, *arguments)
@@ -114,6 +107,20 @@ def made(home: str, *arguments: object) -> Any:
     """The solver at `home`, in this process."""
     module, _, name = home.partition(":")
     return getattr(import_module(module), name)(*arguments)
+
+
+def _process(number: int, folder: str) -> subprocess.Popen[bytes]:
+    """With the socket of this number as its pipe."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "verifier.backends.child", str(number)],
+            pass_fds=[number],
+            stdout=subprocess.DEVNULL,  # solvers like to introduce themselves
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": folder},
+        )
+    except OSError as error:
+        raise BackendError(f"no process could be started for the solver: {error}") from error
 
 
 def _end(process: subprocess.Popen[bytes], pipe: Connection, folder: tempfile.TemporaryDirectory[str]) -> None:

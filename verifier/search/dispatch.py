@@ -30,6 +30,10 @@ from verifier.search.task import Task
 
 PATIENCE = 2.0  # seconds of search before the first hand-over: what is easy ends sooner
 LONGEST = 4.0  # seconds for a subproblem: most that are decided take less than one
+WORTH = (
+    0.02  # of the pace of the search: a core less costs it a quarter at most, and what is handed over is the hardest
+)
+BEST = 0.125  # of those that are kept for the processes, which the search takes when it has nothing else to do
 MOST_PROCESSES = 8
 MOST_WAITING = 32  # subproblems for each process
 MOST_FAILURES = 2  # of processes: a crash loses one attempt, but what is too large stays so
@@ -45,42 +49,77 @@ class Returned:
     found: bool
 
 
+class _Record(FasterProof):
+    """Whether to hand over, by what is decided in a second."""
+
+    @property
+    def pays(self) -> bool:
+        return self.worth(True) > self.worth(False)
+
+    def worth(self, choice: bool) -> float:
+        rate = super().worth(choice) if self.seconds[choice] else 0.0
+        return rate if choice else rate * WORTH
+
+
 class Dispatch:
     """Of subproblems that `kept` describes. `close` ends it, and no process is left."""
 
-    def __init__(self, kept: Kept, task: Task) -> None:
+    def __init__(self, kept: Kept, task: Task, most: int) -> None:
         self.kept, self.task = kept, task
         self.first = time.monotonic() + PATIENCE
-        self.record, self.failures = FasterProof(), 0
-        self.spent, self.asked = 0.0, 0
+        self.record, self.failures = _Record(), 0
+        self.spent, self.asked, self.decided = 0.0, 0, 0
+        self.searched, self.part = 0.0, 0  # seconds since the last note; subproblems that the search took from here
+        self.reserve: Frontier[Subproblems] = Frontier(most)
         self.running: dict[Future[tuple[Answer, float]], Subproblems] = {}
         self.backends: list[Elsewhere] = []
         self.idle: queue.SimpleQueue[Elsewhere] = queue.SimpleQueue()
         self.threads = torch.get_num_threads()
 
     def __len__(self) -> int:
-        return len(self.running)
+        return len(self.running) + len(self.reserve)
 
     def worst(self) -> float:
-        """Least bound of those handed over."""
-        return min((float(domains.bound.min()) for domains in self.running.values()), default=float("inf"))
+        """Least bound of those held here."""
+        return min([self.reserve.worst(), *(float(domains.bound.min()) for domains in self.running.values())])
 
     def note(self, closed: int, seconds: float) -> None:
-        """The search has fewer open subproblems by `closed` after so long."""
-        self.record.note(False, max(closed, 0), seconds)
+        """The search worked so long, and has fewer open subproblems by `closed`."""
+        self.searched += seconds
+        if not self.part:
+            self._searched(max(closed, 0))
 
-    def hand_over(self, frontier: Frontier[Subproblems], turn: float) -> None:
-        """The worst ones, as many as are likely to last for a `turn` of the search, in seconds; one stays."""
-        if not self._serves() or len(frontier) < 2 or not self.record.choose():
-            return
+    def exchange(self, frontier: Frontier[Subproblems], turn: float) -> None:
+        """Hand over as many as are likely to last for a `turn` of the search, in seconds.
+
+        Where that pays, all are kept here: the processes take the worst, which are no harder for them, and the search a
+        part at a time from the best, or it would split all before the processes have looked at many."""
+        if self.decided and self.record.pays and len(frontier) and not len(self.reserve):
+            self.reserve.push(frontier.pop(len(frontier)))
+            self.part = 0
+        if len(self.reserve) and not len(frontier):
+            self._searched(self.part)
+            best, rest = _best(self.reserve.pop(len(self.reserve)))
+            frontier.push(best)
+            self.reserve.push(rest)
+            self.part = len(best)
+        source = self.reserve if self.part else frontier
+        if self._serves() and len(source) > 1 and self.record.choose():
+            self._hand_over(source, turn)
+        self._share_cores()
+
+    def _searched(self, closed: int) -> None:
+        self.record.note(False, closed, self.searched)
+        self.searched = 0.0
+
+    def _hand_over(self, source: Frontier[Subproblems], turn: float) -> None:
         if not self.backends:
             self._start()
         each = self.spent / self.asked if self.asked else turn
         lasting = min(1 + math.ceil(turn / max(each, 1e-3)), MOST_WAITING) * len(self.backends)
-        count = min(lasting - len(self.running), len(frontier) - 1)
+        count = min(lasting - len(self.running), len(source) - 1)
         if count > 0:
-            self._submit(frontier.pop(count))
-        self._share_cores()
+            self._submit(source.pop(count))
 
     def returned(self, none: Subproblems, seconds: float = 0.0) -> Returned:
         """Waits up to so many seconds for the next answer. `none`: no subproblems."""
@@ -99,8 +138,9 @@ class Dispatch:
 
     def close(self, none: Subproblems) -> Subproblems:
         """Those that were still worked on."""
-        left = join([none, *self.running.values()])
+        left = join([none, *self.running.values(), *self.reserve.batches])
         self.running.clear()
+        self.reserve.batches = []
         for backend in self.backends:
             backend.stop()
         if self.backends:
@@ -153,12 +193,19 @@ class Dispatch:
         except BackendError:
             self.failures += 1
             return None
-        decided = answer.status is Status.SAT or answer.checked
-        self.record.note(True, int(decided), seconds)
-        self.spent, self.asked = self.spent + seconds, self.asked + 1
+        decided = int(answer.status is Status.SAT or answer.checked)
+        self.record.note(True, decided, seconds)
+        self.spent, self.asked, self.decided = self.spent + seconds, self.asked + 1, self.decided + decided
         return answer
 
     def _share_cores(self) -> None:
         """A core for each process at work."""
         busy = min(len(self.backends), len(self.running))
         torch.set_num_threads(max(1, self.threads - busy))
+
+
+def _best(domains: Subproblems) -> tuple[Subproblems, Subproblems]:
+    """Those nearest to a proof, and the rest."""
+    order = domains.bound.argsort(descending=True)
+    cut = max(1, int(BEST * len(order)))
+    return pick(domains, order[:cut]), pick(domains, order[cut:])

@@ -39,7 +39,7 @@ class NeuronSearch(Driver[Subproblems]):
         self.batch = BatchSize(max(1, FIRST_FLOATS // kept.program.graph.size), self.expander.most)
         self.refreshing = SmallerTree()
         self.leftover: list[Subproblems] = []
-        self.dispatch, self.none = Dispatch(kept, task), pick(roots, slice(0, 0))
+        self.dispatch, self.none = Dispatch(kept, task, self.frontier.most), pick(roots, slice(0, 0))
         self.least = LEAST_PASSES * kept.program.operations_to(kept.program.graph.output) / ROW_OPERATIONS
 
     @property
@@ -53,10 +53,11 @@ class NeuronSearch(Driver[Subproblems]):
             self.frontier.push(self.dispatch.close(self.none))
 
     def turn(self) -> tuple[Subproblems, Subproblems, Subproblems, bool]:
-        back = self.dispatch.returned(self.none, 0.0 if len(self.frontier) else AWAITED)
+        idle = not len(self.frontier) and not len(self.dispatch.reserve)
+        back = self.dispatch.returned(self.none, AWAITED if idle else 0.0)
         self.left -= float(back.proved.share.sum())
         self.bounded += len(back.proved)
-        self.dispatch.hand_over(self.frontier, self.least)
+        self.dispatch.exchange(self.frontier, self.least)
         self.frontier.push(back.undecided)
         if back.found or not len(self.frontier):
             return self.none, self.none, self.none, back.found

@@ -1,0 +1,218 @@
+"""Hand-overs to exact reasoning beside the search: what comes back, and what failures and deadlines cost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.search import test_neurons
+from tests.search.questions import ACTIVATIONS, SHAPES, Part, margin_of, query_of, random_parts, small_graph
+from tests.search.test_neurons import CLOSE, HASTY, outcome_of, search_of
+from verifier.backends.checked import Checked
+from verifier.backends.child import Child
+from verifier.backends.elsewhere import Elsewhere
+from verifier.backends.protocol import Answer, Budget
+from verifier.backends.subproblem import Subproblem, as_solved
+from verifier.bounding.program import Program, prepare
+from verifier.core.problem import Problem, build_problem
+from verifier.core.verdict import Status
+from verifier.errors import BackendError
+from verifier.search import dispatch
+from verifier.search.neurons import NeuronSearch
+from verifier.search.task import Limits
+from verifier.settings import SearchSettings
+
+POOR = SearchSettings(batch=2, root=HASTY, neurons=HASTY, ascent=HASTY, levels=1)
+GRAPH = small_graph("relu", "three layers", 6)
+
+
+class Here(Elsewhere):
+    """In a thread of this process."""
+
+    asked: ClassVar[list[Answer]] = []
+
+    def start(self) -> Child:
+        return None  # type: ignore[return-value]
+
+    def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
+        with torch.no_grad():
+            answer = Checked().solve(replace(subproblem, confirm=lambda point: True), budget)
+        self.asked.append(answer)
+        return answer
+
+
+class Patient(NeuronSearch):
+    """Bounds nothing before the answers are there: what is handed over decides."""
+
+    def turn(self):  # type: ignore[no-untyped-def]
+        deadline = time.monotonic() + 10
+        while self.dispatch.running and time.monotonic() < deadline:
+            if all(future.done() for future in self.dispatch.running):
+                break
+            time.sleep(1e-3)
+        return super().turn()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand-overs from the first batch on, however little they gain."""
+    monkeypatch.setattr(dispatch, "PATIENCE", 0.0)
+    monkeypatch.setattr(dispatch, "WORTH", 0.0)
+    monkeypatch.setattr(dispatch._Record, "choose", lambda self: True)
+    monkeypatch.setattr(dispatch, "Elsewhere", Here)
+    monkeypatch.setattr(test_neurons, "NeuronSearch", Patient)
+    Here.asked = []
+
+
+def question(miss: float) -> list[Part]:
+    """Several boxes, in each of which the least margin is `-miss`."""
+    parts = []
+    for lower, upper, rows in random_parts(GRAPH, 6, 1, 2, 3):
+        least = margin_of(GRAPH, [(lower, upper, rows)])
+        parts.append((lower, upper, [(c, d, b + least + miss) for c, d, b in rows]))
+    return parts
+
+
+def search(miss: float, limits: Limits = test_neurons.NEVER) -> NeuronSearch:
+    return search_of(GRAPH, query_of(question(miss)), POOR, limits)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_answers_flow_back(activation: str, shape: str) -> None:
+    """Both answers, against an enumeration of all activation regions, and every subproblem is accounted for."""
+    graph = small_graph(activation, shape, 31)
+    for seed in range(3):
+        parts = random_parts(graph, 2, 2, 2, seed)
+        with torch.no_grad():
+            outcome, margin = search_of(graph, query_of(parts), POOR).run(), margin_of(graph, parts)
+        what = f"{outcome}, but the least margin is {margin}"
+        assert (outcome.complete and outcome.proved == 1.0) or margin <= CLOSE, what
+        assert outcome.found or margin >= -CLOSE, what
+        assert margin > -1e-9 or not outcome.complete, what
+
+
+def test_hand_overs_decide() -> None:
+    with torch.no_grad():
+        proved = search(-0.01).run()
+    assert proved.complete and proved.proved == 1.0
+    assert any(answer.checked for answer in Here.asked)
+
+
+def test_a_violation_found_elsewhere_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search itself is told of no point."""
+    said: list[Tensor] = []
+
+    def confirms(task: object, point: Tensor, which: int) -> bool:
+        said.append(point)
+        return len(said) > 1  # the first one is no violation: its subproblem comes back
+
+    monkeypatch.setattr("verifier.search.task.Task.confirms", confirms)
+    found = search(0.01)
+    found.expander.candidates = lambda points, which: False
+    with torch.no_grad():
+        outcome = found.run()
+    assert outcome.found and len(said) > 1
+
+
+def test_what_is_not_checked_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a backend says, but a proof."""
+    answers = [Answer(Status.UNSAT, "a word"), Answer(Status.TIMEOUT, "late"), Answer(Status.UNKNOWN, "stuck")]
+    for answer in answers:
+        monkeypatch.setattr(Here, "solve", lambda *_, answer=answer: answer)
+        with torch.no_grad():
+            assert outcome_of(search(0.01)).found
+            ended = search(0.01)
+            ended.expander.candidates = lambda points, which: False
+            assert not ended.run(pause=0.0).complete
+
+
+def test_a_backend_that_fails_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fail(*_: object) -> Answer:
+        calls.append(1)
+        raise BackendError("the process died")
+
+    monkeypatch.setattr(Here, "solve", fail)
+    with torch.no_grad():
+        assert search(-0.01).run().complete
+    assert len(calls) >= dispatch.MOST_FAILURES
+    assert len(calls) <= dispatch.MOST_FAILURES * (1 + dispatch.MOST_WAITING)
+
+
+def test_what_cannot_be_expressed_is_bounded_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Here, "supports", lambda *_: "no exact form")
+    with torch.no_grad():
+        assert search(-0.01).run().complete
+    assert not Here.asked
+
+
+def test_without_exact_reasoning_nothing_is_handed_over() -> None:
+    plain = search(-0.01)
+    plain.dispatch.task = replace(plain.task, exact=False)
+    with torch.no_grad():
+        assert plain.run().complete
+    assert not Here.asked
+
+
+def test_nothing_is_lost_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was handed over, and what was kept for it, is open in the end, with its share and its bound."""
+    answers = iter([Answer(Status.UNSAT, "a proof", checked=True)])
+
+    def once(*_: object) -> Answer:
+        answer = next(answers, None)
+        if answer is None:
+            raise BackendError("the process died")
+        return answer
+
+    monkeypatch.setattr(Here, "solve", once)
+    late = search(-0.01)
+    with torch.no_grad():
+        for _ in range(4):
+            outcome = late.run(pause=0.0)
+    kept = [*late.frontier.batches]
+    assert not len(late.dispatch)
+    assert outcome.open == sum(map(len, kept))
+    assert late.left == pytest.approx(sum(float(batch.share.sum()) for batch in kept))
+    assert outcome.bound == min((float(batch.bound.min()) for batch in kept), default=float("inf"))
+
+
+def asked(miss: float) -> tuple[Program, Problem, Subproblem]:
+    """The whole question for a backend."""
+    program, problem = prepare(GRAPH, torch.float64), build_problem(query_of(question(miss)), torch.float64, "cpu")
+    found = as_solved(search(miss).kept.base.select(slice(0, 1)))
+    box = problem.box.reshape(-1, *program.graph.input_shape).select(slice(0, 1))
+    return program, problem, Subproblem(program, found, problem, box, 0, 0)
+
+
+def test_a_process_of_its_own() -> None:
+    for miss, status in ((-0.01, Status.UNSAT), (0.01, Status.SAT)):
+        program, problem, subproblem = asked(miss)
+        backend = Elsewhere(program, problem)
+        answer = backend.solve(subproblem, Budget(time.monotonic() + 60))
+        assert answer.status is status
+        if answer.point is not None:
+            assert subproblem.margin(answer.point) <= 0
+        backend.stop()
+
+
+def test_a_killed_process_loses_one_attempt() -> None:
+    program, problem, subproblem = asked(-0.01)
+    backend = Elsewhere(program, problem)
+    os.kill(backend.start().process.pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match="process died"):
+        backend.solve(subproblem, Budget(time.monotonic() + 60))
+    assert backend.solve(subproblem, Budget(time.monotonic() + 60)).checked
+    process = backend.start().process
+    backend.stop()
+    assert process.wait(10) == -signal.SIGKILL
+    with pytest.raises(BackendError):
+        backend.solve(subproblem, Budget(time.monotonic() + 60))
