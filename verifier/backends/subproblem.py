@@ -33,7 +33,7 @@ def as_solved(value: T) -> T:
 @dataclass(frozen=True, eq=False)
 class Subproblem:
     """Whether disjunct `disjunct` of box `which` of the problem has a violation in `box` `[1, *input]`, a part of it.
-    All but the problem is in double precision, and everything is on the CPU.
+    Everything is in double precision and on the CPU, but for a problem that is exact in single precision.
 
     `found` (of batch 1) holds over that part, or over what splits of neurons left of it: their bounds become rows.
     `confirm(point)` `[*input]` is asked about points that violate in double precision (of the whole box, whatever
@@ -102,7 +102,7 @@ class Subproblem:
         """Of the disjunct at an input `[*input]`, in double precision: at most 0 where it seems to be violated."""
         x = point.reshape(1, *self.program.graph.input_shape)
         y = flat(self.program.graph.evaluate(x))
-        exact = cast(self.problem, torch.float64)
+        exact = self.problem.in_double()
         return float(exact.disjunct_margins(x, y, torch.tensor([self.which]))[0, self.disjunct])
 
     def shaped(self, point: np.ndarray) -> Tensor:

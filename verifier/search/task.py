@@ -12,7 +12,7 @@ from torch import Tensor
 from verifier.bounding.program import Program, prepare
 from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
-from verifier.core.stacked import cast, move
+from verifier.core.stacked import move
 from verifier.settings import SearchSettings
 
 Candidates = Callable[[Tensor, Tensor], bool]
@@ -73,17 +73,17 @@ class Task:
         narrow = self.problem.box.lower.dtype
         return replace(
             self,
-            problem=cast(self.problem, torch.float64),
+            problem=self.problem.in_double(),
             program=self.precise(),
             candidates=lambda points, which: self.candidates(points.to(narrow), which),
         )
 
     def for_solvers(self) -> tuple[Program, Problem]:
-        """The network in double precision and the problem, both on the CPU."""
+        """The network and the problem in double precision, both on the CPU."""
         program = self.precise()
         if program.device.type != "cpu":
             program = prepare(program.graph, torch.float64)
-        return program, move(self.problem, "cpu")
+        return program, move(self.problem.in_double(), "cpu")
 
     def confirms(self, point: Tensor, which: int) -> bool:
         """Whether a point `[*input]` that was found elsewhere in box `which` is a violation."""
