@@ -35,6 +35,7 @@ WORTH = (
 )
 BEST = 0.125  # of those that are kept for the processes, which the search takes when it has nothing else to do
 MOST_PROCESSES = 8
+LIVE_BYTES = 128  # for each undecided neuron and element of a node, while rows over all of them are worked out
 MOST_WAITING = 32  # subproblems for each process
 MOST_FAILURES = 2  # of processes: a crash loses one attempt, but what is too large stays so
 
@@ -74,7 +75,7 @@ class Dispatch:
         self.running: dict[Future[tuple[Answer, float]], Subproblems] = {}
         self.backends: list[Elsewhere] = []
         self.idle: queue.SimpleQueue[Elsewhere] = queue.SimpleQueue()
-        self.threads = torch.get_num_threads()
+        self.threads, self.processes = torch.get_num_threads(), _processes(kept, task)
 
     def __len__(self) -> int:
         return len(self.running) + len(self.reserve)
@@ -94,9 +95,10 @@ class Dispatch:
 
         Where that pays, all are kept here: the processes take the worst, which are no harder for them, and the search a
         part at a time from the best, or it would split all before the processes have looked at many."""
-        if self.decided and self.record.pays and len(frontier) and not len(self.reserve):
-            self.reserve.push(frontier.pop(len(frontier)))
+        if len(frontier) and not len(self.reserve):
             self.part = 0
+            if self.decided and self.record.pays:
+                self.reserve.push(frontier.pop(len(frontier)))
         if len(self.reserve) and not len(frontier):
             self._searched(self.part)
             best, rest = _best(self.reserve.pop(len(self.reserve)))
@@ -150,27 +152,25 @@ class Dispatch:
         return left
 
     def _serves(self) -> bool:
-        enough = self.failures < MOST_FAILURES and time.monotonic() >= self.first
-        return self.task.exact and enough and self.task.limits.seconds > LONGEST
+        able = self.task.exact and self.processes > 0 and self.failures < MOST_FAILURES
+        return able and time.monotonic() >= self.first and self.task.limits.seconds > LONGEST
 
     def _start(self) -> None:
         self.program, self.problem = self.task.for_solvers()
-        count = min(max(1, len(os.sched_getaffinity(0)) // 2), MOST_PROCESSES)
-        self.backends = [Elsewhere(self.program, self.problem) for _ in range(count)]
-        self.pool = ThreadPoolExecutor(count)
+        self.backends = [Elsewhere(self.program, self.problem) for _ in range(self.processes)]
+        self.pool = ThreadPoolExecutor(self.processes)
         self.idle = queue.SimpleQueue()
         for backend in self.backends:
             self.idle.put(backend)
 
     def _submit(self, domains: Subproblems) -> None:
         found = bound_nodes(self.kept.program, domains.box, "interval", self.kept.intervals(domains)).without_forms()
-        for place, (which, disjunct) in enumerate(
-            zip(domains.problem.tolist(), domains.disjunct.tolist(), strict=True)
-        ):
-            one = slice(place, place + 1)
-            box = as_solved(domains.box.select(one))
-            subproblem = Subproblem(self.program, as_solved(found.select(one)), self.problem, box, which, disjunct)
-            self.running[self.pool.submit(self._solve, subproblem)] = pick(domains, one)
+        for place in range(len(domains)):
+            one = pick(domains, slice(place, place + 1))
+            known, box = as_solved(found.select(slice(place, place + 1))), as_solved(one.box)
+            which, disjunct = int(one.problem), int(one.disjunct)
+            subproblem = Subproblem(self.program, known, self.problem, box, which, disjunct)
+            self.running[self.pool.submit(self._solve, subproblem)] = one
 
     def _solve(self, subproblem: Subproblem) -> tuple[Answer, float]:
         """In a thread for each process: the answer, and the seconds that it took."""
@@ -202,6 +202,14 @@ class Dispatch:
         """A core for each process at work."""
         busy = min(len(self.backends), len(self.running))
         torch.set_num_threads(max(1, self.threads - busy))
+
+
+def _processes(kept: Kept, task: Task) -> int:
+    """So many as there are cores to spare, and as half of the memory has room for."""
+    largest = max(node.size for node in kept.program.graph.nodes)
+    each = kept.undecided.count * largest * LIVE_BYTES
+    spare = max(1, len(os.sched_getaffinity(0)) // 2)
+    return min(spare, MOST_PROCESSES, task.limits.memory // 2 // max(each, 1))
 
 
 def _best(domains: Subproblems) -> tuple[Subproblems, Subproblems]:
