@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tests.search import test_neurons
 from tests.search.questions import ACTIVATIONS, SHAPES, Part, margin_of, query_of, random_parts, small_graph
-from tests.search.test_neurons import CLOSE, HASTY, outcome_of, search_of
+from tests.search.test_neurons import CLOSE, HASTY, search_of
 from verifier.backends.checked import Checked
 from verifier.backends.child import Child
 from verifier.backends.elsewhere import Elsewhere
@@ -122,16 +123,22 @@ def test_a_violation_found_elsewhere_is_confirmed(monkeypatch: pytest.MonkeyPatc
     assert outcome.found and len(said) > 1
 
 
-def test_what_is_not_checked_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a backend says, but a proof."""
-    answers = [Answer(Status.UNSAT, "a word"), Answer(Status.TIMEOUT, "late"), Answer(Status.UNKNOWN, "stuck")]
-    for answer in answers:
-        monkeypatch.setattr(Here, "solve", lambda *_, answer=answer: answer)
-        with torch.no_grad():
-            assert outcome_of(search(0.01)).found
-            ended = search(0.01)
-            ended.expander.candidates = lambda points, which: False
-            assert not ended.run(pause=0.0).complete
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("checked", [True, False])
+def test_only_what_is_checked_is_proved(status: Status, checked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else a backend says, its subproblem comes back."""
+    monkeypatch.setattr(Here, "solve", lambda *_: Answer(status, "so it says", checked))
+    some = search(-0.01)
+    before = len(some.frontier)
+    with torch.no_grad():
+        some.dispatch.exchange(some.frontier, 1.0)
+        handed = before - len(some.frontier)
+        wait(some.dispatch.running)
+        back = some.dispatch.returned(some.none)
+    proved = handed if status is Status.UNSAT and checked else 0
+    assert handed > 0 and not back.found
+    assert (len(back.proved), len(back.undecided)) == (proved, handed - proved)
+    some.dispatch.close(some.none)
 
 
 def test_a_backend_that_fails_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
