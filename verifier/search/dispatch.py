@@ -33,6 +33,7 @@ LONGEST = 4.0  # seconds for a subproblem: most that are decided take less than 
 WORTH = (
     0.02  # of the pace of the search: a core less costs it a quarter at most, and what is handed over is the hardest
 )
+TRIED = 4  # subproblems, none of which was decided, after which the search gets them all back
 BEST = 0.125  # of those that are kept for the processes, which the search takes when it has nothing else to do
 MOST_PROCESSES = 8
 LIVE_BYTES = 128  # for each undecided neuron and element of a node, while rows over all of them are worked out
@@ -52,10 +53,6 @@ class Returned:
 
 class _Record(FasterProof):
     """Whether to hand over, by what is decided in a second."""
-
-    @property
-    def pays(self) -> bool:
-        return self.worth(True) > self.worth(False)
 
     def worth(self, choice: bool) -> float:
         rate = super().worth(choice) if self.seconds[choice] else 0.0
@@ -93,33 +90,45 @@ class Dispatch:
     def exchange(self, frontier: Frontier[Subproblems], turn: float) -> None:
         """Hand over as many as are likely to last for a `turn` of the search, in seconds.
 
-        Where that pays, all are kept here: the processes take the worst, which are no harder for them, and the search a
-        part at a time from the best, or it would split all before the processes have looked at many."""
-        if len(frontier) and not len(self.reserve):
+        Unless nothing is decided, all are kept here: the processes take the worst, which are no harder for them, and
+        the search a part at a time from the best, or it would split all before the processes have looked at many."""
+        if not self._serves() or (self.asked >= TRIED and not self.decided):
+            self._give_back(frontier)
+        else:
+            self._keep(frontier)
+        if self._serves() and self.record.choose():
+            self._hand_over(self.reserve if self.part else frontier, turn)
+        self._share_cores()
+
+    def _give_back(self, frontier: Frontier[Subproblems]) -> None:
+        if len(self.reserve):
+            frontier.push(self.reserve.pop(len(self.reserve)))
+        self.part = 0
+
+    def _keep(self, frontier: Frontier[Subproblems]) -> None:
+        """Leave to the search one part of what is open."""
+        if not len(self.reserve) and len(frontier):
+            self.reserve.push(frontier.pop(len(frontier)))
             self.part = 0
-            if self.decided and self.record.pays:
-                self.reserve.push(frontier.pop(len(frontier)))
-        if len(self.reserve) and not len(frontier):
-            self._searched(self.part)
+        if not len(frontier) and len(self.reserve):
+            if self.part:
+                self._searched(self.part)
             best, rest = _best(self.reserve.pop(len(self.reserve)))
             frontier.push(best)
             self.reserve.push(rest)
             self.part = len(best)
-        source = self.reserve if self.part else frontier
-        if self._serves() and len(source) > 1 and self.record.choose():
-            self._hand_over(source, turn)
-        self._share_cores()
 
     def _searched(self, closed: int) -> None:
         self.record.note(False, closed, self.searched)
         self.searched = 0.0
 
     def _hand_over(self, source: Frontier[Subproblems], turn: float) -> None:
+        """The worst; the search keeps one."""
         if not self.backends:
             self._start()
         each = self.spent / self.asked if self.asked else turn
         lasting = min(1 + math.ceil(turn / max(each, 1e-3)), MOST_WAITING) * len(self.backends)
-        count = min(lasting - len(self.running), len(source) - 1)
+        count = min(lasting - len(self.running), len(source) - (source is not self.reserve))
         if count > 0:
             self._submit(source.pop(count))
 
