@@ -29,9 +29,12 @@ from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Task
 
 PATIENCE = 2.0  # seconds of search before the first hand-over: what is easy ends sooner
-LONGEST = 4.0  # seconds for a subproblem: most that are decided take less than one
+LONGEST = 3.0  # seconds for a subproblem: most that are decided take less than one
 WORTH = (
     0.02  # of the pace of the search: a core less costs it a quarter at most, and what is handed over is the hardest
+)
+EXPLORED = (
+    0.3  # of the time goes to hand-overs even where they do not pay: that costs the search a quarter of it at most
 )
 TRIED = 4  # subproblems, none of which was decided, after which the search gets them all back
 BEST = 0.125  # of those that are kept for the processes, which the search takes when it has nothing else to do
@@ -53,6 +56,10 @@ class Returned:
 
 class _Record(FasterProof):
     """Whether to hand over, by what is decided in a second."""
+
+    def _explores(self, choice: bool) -> bool:
+        """The search never rests. What could not be decided says little about parts of it, so that some are tried."""
+        return choice and self.spent[True] < EXPLORED * sum(self.spent)
 
     def worth(self, choice: bool) -> float:
         rate = super().worth(choice) if self.seconds[choice] else 0.0
