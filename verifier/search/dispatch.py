@@ -74,7 +74,7 @@ class Dispatch:
         self.first = time.monotonic() + PATIENCE
         self.record, self.failures = _Record(), 0
         self.spent, self.asked, self.decided = 0.0, 0, 0
-        self.searched, self.part = 0.0, 0  # seconds since the last note; subproblems that the search took from here
+        self.part = 0  # subproblems that the search took from here and has not settled yet
         self.reserve: Frontier[Subproblems] = Frontier(most)
         self.running: dict[Future[tuple[Answer, float]], Subproblems] = {}
         self.backends: list[Elsewhere] = []
@@ -90,9 +90,7 @@ class Dispatch:
 
     def note(self, closed: int, seconds: float) -> None:
         """The search worked so long, and has fewer open subproblems by `closed`."""
-        self.searched += seconds
-        if not self.part:
-            self._searched(max(closed, 0))
+        self.record.note(False, 0 if self.part else max(closed, 0), seconds)
 
     def exchange(self, frontier: Frontier[Subproblems], turn: float) -> None:
         """Hand over as many as are likely to last for a `turn` of the search, in seconds.
@@ -118,16 +116,11 @@ class Dispatch:
             self.reserve.push(frontier.pop(len(frontier)))
             self.part = 0
         if not len(frontier) and len(self.reserve):
-            if self.part:
-                self._searched(self.part)
+            self.record.note(False, self.part, 0.0)
             best, rest = _best(self.reserve.pop(len(self.reserve)))
             frontier.push(best)
             self.reserve.push(rest)
             self.part = len(best)
-
-    def _searched(self, closed: int) -> None:
-        self.record.note(False, closed, self.searched)
-        self.searched = 0.0
 
     def _hand_over(self, source: Frontier[Subproblems], turn: float) -> None:
         """The worst; the search keeps one."""
