@@ -204,8 +204,8 @@ def _search(
     program = prepare(graph, problem.box.lower.dtype, device).asked(problem.output_rows)
     precise = cache(lambda: prepare(graph, torch.float64, device).asked(problem.output_rows))
     limits = Limits(run.deadline, settings.memory)
-    task = Task(problem, program, precise, settings.search, limits, candidates, run.observer)
-    return Strategy(task, exact=settings.method == "auto")
+    exact = settings.method == "auto"
+    return Strategy(Task(problem, program, precise, settings.search, limits, candidates, run.observer, exact))
 
 
 def _whole_search(graph: Graph, problem: Problem, settings: Settings, run: _Run, candidates: Candidates) -> WholeSearch:

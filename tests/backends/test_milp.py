@@ -66,8 +66,8 @@ def test_a_killed_process_is_a_failure_of_the_backend(name: str, monkeypatch: py
             super().__init__(home, program)
             send = self.child.send
 
-            def send_and_kill(call: str, *arguments: object) -> None:
-                send(call, *arguments)
+            def send_and_kill(call: str, *arguments: object, answered: bool = False) -> None:
+                send(call, *arguments, answered=answered)
                 os.kill(self.child.process.pid, signal.SIGKILL)
 
             self.child.send = send_and_kill  # type: ignore[method-assign]

@@ -26,3 +26,20 @@ def test_a_box_with_fewer_disjuncts_is_not_violated_by_what_it_lacks() -> None:
     assert problem.real.tolist() == [[True, True], [True, False]]
     x, y, which = torch.zeros(2, 1), torch.tensor([[4.0], [5.0]]), torch.tensor([0, 1])
     assert problem.disjunct_margins(x, y, which).tolist() == [[1.0, 1.0], [2.0, torch.inf]]
+
+
+def test_coefficients_in_double_are_not_those_of_single_precision() -> None:
+    box = Box((Fraction(0),), (Fraction(1),))
+    tenth = Disjunct(box, (Row(((0, Fraction("0.1")),), ((0, Fraction("0.3")),), Fraction(0)),))
+    exact = Disjunct(box, (Row((), ((0, Fraction("0.25")),), Fraction(0)),))
+    for disjunct, rounded in ((tenth, True), (exact, False)):
+        problem = build_problem(Query(1, 1, (disjunct,)), torch.float32, "cpu")
+        double = problem.in_double()
+        assert problem.exact != rounded and double.exact != rounded
+        for table, terms in (
+            (double.output_rows, disjunct.rows[0].outputs),
+            (double.input_rows, disjunct.rows[0].inputs),
+        ):
+            if terms:
+                assert table is not None and table.dtype is torch.float64
+                assert float(table[0, 0]) == float(terms[0][1])

@@ -310,6 +310,18 @@ def test_small_problems_are_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> 
     assert any(outcome is not None and outcome.found for outcome in outcomes)
 
 
+def test_coefficients_that_single_precision_rounds_are_decided_exactly() -> None:
+    graph = small_graph("relu", "three layers", 6)
+    parts = [(low, up, [(0.1 * c, d, 0.1 * b) for c, d, b in rows]) for low, up, rows in near_miss(graph, 2, 1)]
+    for miss, complete in ((0.0, True), (0.0021, False)):
+        asked = query_of([(low, up, [(c, d, b + miss) for c, d, b in rows]) for low, up, rows in parts])
+        task = strategy_of(graph, asked).task
+        assert not task.problem.exact
+        with torch.no_grad():
+            outcome = exact.decide_exactly(task)
+        assert outcome is not None and outcome.complete == complete and outcome.found != complete
+
+
 def test_too_many_neurons_are_not_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "MOST_UNDECIDED", 1)
     graph = small_graph("relu", "three layers", 6)

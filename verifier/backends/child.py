@@ -1,7 +1,7 @@
 """A solver in a process of its own: its crash, or an end that it cannot find, costs one attempt and nothing else.
 
-Calls are sent without waiting; whatever went wrong with them comes back from the next `minimise`. The process ends with
-its pipe, so it never outlives whoever asked, and what it started ends with it.
+Calls are sent without waiting; whatever went wrong with them comes back from the next one that is answered. The process
+ends with its pipe, so it never outlives whoever asked, and what it started ends with it.
 """
 
 from __future__ import annotations
@@ -29,34 +29,27 @@ HIGHS = "verifier.backends.highs:HighsSolver"
 
 
 class Child:
-    """A process with one solver in it, `home` (its module and class), made with `program`. It leads a group of its own
-    and has a folder of its own for temporary files; both end with it."""
+    """A process with one solver in it, `home` (its module and class), made with `arguments`. It leads a group of its
+    own and has a folder of its own for temporary files; both end with it."""
 
-    def __init__(self, home: str, program: LinearProgram) -> None:
+    def __init__(self, home: str, *arguments: object) -> None:
         ours, theirs = socket.socketpair()
         folder = tempfile.TemporaryDirectory(prefix="verifier-", ignore_cleanup_errors=True)
         with theirs:
-            number = theirs.fileno()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "verifier.backends.child", str(number)],
-                pass_fds=[number],
-                stdout=subprocess.DEVNULL,  # solvers like to introduce themselves
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": folder.name},
-            )
+            self.process = _process(theirs.fileno(), folder.name)
         self.pipe = Connection(ours.detach())
         self.end = weakref.finalize(self, _end, self.process, self.pipe, folder)
-        self.send(home, program)
+        self.send(home, *arguments)
 
-    def send(self, name: str, *arguments: object) -> None:
+    def send(self, name: str, *arguments: object, answered: bool = False) -> None:
         try:
-            self.pipe.send((name, arguments))
+            self.pipe.send((name, arguments, answered))
         except OSError as error:
             raise BackendError("the solver's process died") from error
 
-    def minimise(self, goal: float, seconds: float, *more: object) -> Any:
-        """The solver's result; None where it did not answer in time and was killed."""
-        self.send("minimise", goal, seconds, *more)
+    def ask(self, seconds: float, name: str, *arguments: object) -> Any:
+        """What a method of the solver returns; None where it did not answer in time and was killed."""
+        self.send(name, *arguments, answered=True)
         try:
             answered = self.pipe.poll(min(max(seconds, 0.0) + GRACE, LONGEST))
             reply = self.pipe.recv() if answered else None
@@ -67,6 +60,11 @@ class Child:
         if reply is None:
             self.end()
         return reply
+
+    def kill(self) -> None:
+        """From another thread than the one that asks, which then is told that the process died."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class ChildSolver:
@@ -88,7 +86,7 @@ class ChildSolver:
         self.child.send("delete_rows", rows)
 
     def minimise(self, cutoff: float, seconds: float, fresh: bool = False) -> LpResult:
-        reply = self.child.minimise(cutoff, seconds, fresh)
+        reply = self.child.ask(seconds, "minimise", cutoff, seconds, fresh)
         if reply is None:
             return LpResult(LpStatus.STOPPED, -float("inf"), np.zeros(self.columns), np.zeros(self.rows))
         return reply
@@ -101,14 +99,28 @@ class ChildMixed:
         self.child = Child(home, program)
 
     def minimise(self, target: float, seconds: float) -> MixedResult:
-        reply = self.child.minimise(target, seconds)
+        reply = self.child.ask(seconds, "minimise", target, seconds)
         return MixedResult(MixedStatus.STOPPED) if reply is None else reply
 
 
-def made(home: str, program: LinearProgram) -> Any:
+def made(home: str, *arguments: object) -> Any:
     """The solver at `home`, in this process."""
     module, _, name = home.partition(":")
-    return getattr(import_module(module), name)(program)
+    return getattr(import_module(module), name)(*arguments)
+
+
+def _process(number: int, folder: str) -> subprocess.Popen[bytes]:
+    """With the socket of this number as its pipe."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "verifier.backends.child", str(number)],
+            pass_fds=[number],
+            stdout=subprocess.DEVNULL,  # solvers like to introduce themselves
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": folder},
+        )
+    except OSError as error:
+        raise BackendError(f"no process could be started for the solver: {error}") from error
 
 
 def _end(process: subprocess.Popen[bytes], pipe: Connection, folder: tempfile.TemporaryDirectory[str]) -> None:
@@ -120,13 +132,13 @@ def _end(process: subprocess.Popen[bytes], pipe: Connection, folder: tempfile.Te
 
 
 def serve(pipe: Connection) -> None:
-    """Do what is asked until the other end closes. The first message names the solver, with its program; only
-    `minimise` is answered: by its result, or by what failed."""
+    """Do what is asked until the other end closes. The first message names the solver, and what it is made with; where
+    an answer is expected, it is the result, or what failed."""
     solver: Any = None
     failed: BackendError | None = None
     while True:
         try:
-            name, arguments = pipe.recv()
+            name, arguments, answered = pipe.recv()
         except EOFError:
             return
         reply: object = None
@@ -139,7 +151,7 @@ def serve(pipe: Connection) -> None:
             failed = error
         except Exception as error:
             failed = BackendError(f"the solver's process failed: {error}")
-        if name == "minimise":
+        if answered:
             pipe.send(failed or reply)
 
 

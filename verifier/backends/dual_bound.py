@@ -20,13 +20,14 @@ def certain_bound(program: LinearProgram, multipliers: np.ndarray, costless: boo
     """At most the least cost, or with `costless` at most 0 unless the program is infeasible. Not a number proves
     nothing."""
     cost = np.zeros_like(program.cost) if costless else program.cost
-    rows, columns = program.matrix.shape
     ends = np.where(multipliers > 0, program.low, program.high)
-    used = np.where(np.isfinite(ends) & np.isfinite(multipliers), multipliers, 0.0)
-    gains = used * np.where(used == 0, 0.0, ends)
-    rest = cost - used @ program.matrix
+    used = np.isfinite(ends) & np.isfinite(multipliers) & (multipliers != 0)
+    matrix, weights = program.matrix[used], multipliers[used]  # most rows are slack
+    rows, columns = matrix.shape
+    gains = weights * ends[used]
+    rest = cost - weights @ matrix
     largest = np.maximum(np.abs(program.lower), np.abs(program.upper))
-    rest_error = gamma(rows + 3) * (np.abs(cost) + np.abs(used) @ np.abs(program.matrix))
+    rest_error = gamma(rows + 3) * (np.abs(cost) + np.abs(weights) @ np.abs(matrix))
     minima = np.minimum(rest * program.lower, rest * program.upper)
     size = np.abs(gains).sum() + np.abs(rest) @ largest
     error = gamma(rows + columns + 4) * size + rest_error @ largest + TINY * (rows + 2) * (columns + largest.sum() + 2)

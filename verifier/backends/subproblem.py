@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
 from verifier.core.problem import Problem
-from verifier.core.stacked import cast
+from verifier.core.stacked import cast, move
+
+T = TypeVar("T")
 
 MOST_ENTRIES = 1 << 24  # of the matrix of a linear program, as numbers in memory (128 MiB)
 
@@ -25,10 +28,15 @@ MOST_PLANES = 6  # of a curved function over a piece
 DIGITS = 12  # of coarse bounds: they are wider by a few parts in ten thousand
 
 
+def as_solved(value: T) -> T:
+    """A stacked value in double precision, on the CPU."""
+    return move(cast(value, torch.float64), "cpu")
+
+
 @dataclass(frozen=True, eq=False)
 class Subproblem:
     """Whether disjunct `disjunct` of box `which` of the problem has a violation in `box` `[1, *input]`, a part of it.
-    All but the problem is in double precision, and everything is on the CPU.
+    Everything is in double precision and on the CPU, but for a problem that is exact in single precision.
 
     `found` (of batch 1) holds over that part, or over what splits of neurons left of it: their bounds become rows.
     `confirm(point)` `[*input]` is asked about points that violate in double precision (of the whole box, whatever
@@ -120,7 +128,7 @@ class Subproblem:
         """Of the disjunct at an input `[*input]`, in double precision: at most 0 where it seems to be violated."""
         x = point.reshape(1, *self.program.graph.input_shape)
         y = flat(self.program.graph.evaluate(x))
-        exact = cast(self.problem, torch.float64)
+        exact = self.problem.in_double()
         return float(exact.disjunct_margins(x, y, torch.tensor([self.which]))[0, self.disjunct])
 
     def shaped(self, point: np.ndarray) -> Tensor:

@@ -19,6 +19,7 @@ from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.query import Query
 from verifier.core.rationals import cast_fractions, round_fractions
+from verifier.core.stacked import cast
 
 NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -30,6 +31,7 @@ class Problem:
     `row` `[boxes, R]` indices into the coefficient tables, `offset` `[boxes, R]` = -bound rounded down, `owner`
     `[boxes, R]` the disjunct (0..D-1) of the row or -1 for padding, `disjuncts` `[boxes]` their number.
     `output_rows` `[distinct, outputs]`, `input_rows` `[distinct, inputs]` or None, `exact` whether both are exact.
+    `precise`: where they are not, the same three in double precision.
     """
 
     box: Interval
@@ -40,6 +42,7 @@ class Problem:
     output_rows: Tensor
     input_rows: Tensor | None
     exact: bool
+    precise: tuple[Tensor, Tensor | None, bool] | None = None
 
     @cached_property
     def most_disjuncts(self) -> int:
@@ -73,6 +76,14 @@ class Problem:
             owner=self.owner[which],
             disjuncts=self.disjuncts[which],
         )
+
+    def in_double(self) -> Problem:
+        """In double precision. Offsets stay rounded down as they were."""
+        wide = cast(self, torch.float64)
+        if self.precise is None:
+            return wide
+        output_rows, input_rows, exact = self.precise
+        return replace(wide, output_rows=output_rows, input_rows=input_rows, exact=exact, precise=None)
 
     def margins(self, x: Tensor, y: Tensor, which: Tensor) -> Tensor:
         """Margins `[n, R]` of the rows of box `which` `[n]` at points `x` `[n, *input]`, outputs `y` `[n, outputs]`.
@@ -125,19 +136,25 @@ def build_problem(query: Query, dtype: torch.dtype, device: torch.device | str) 
         owners.append([slot for _, slot in found])
         bounds.append([-row.bound for row, _ in found])
     keys = list(table)
-    output_rows, exact_out = _dense([key[1] for key in keys], query.output_size, dtype)
-    input_rows, exact_in = _dense([key[0] for key in keys], query.input_size, dtype)
-    width = max(1, max(map(len, rows), default=1))
     put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)  # noqa: E731
+
+    def tables(kind: torch.dtype) -> tuple[Tensor, Tensor | None, bool]:
+        output_rows, exact_out = _dense([key[1] for key in keys], query.output_size, kind)
+        input_rows, exact_in = _dense([key[0] for key in keys], query.input_size, kind)
+        return put(output_rows), put(input_rows) if any(key[0] for key in keys) else None, exact_out and exact_in
+
+    output_rows, input_rows, exact = tables(dtype)
+    width = max(1, max(map(len, rows), default=1))
     return Problem(
         box=Interval(put(np.stack([e[0] for e in ends])).to(dtype), put(np.stack([e[1] for e in ends])).to(dtype)),
         row=put(_pad(rows, width, 0)),
         offset=put(_pad([round_fractions(b, NUMPY[dtype], -1).tolist() for b in bounds], width, 0.0, NUMPY[dtype])),
         owner=put(_pad(owners, width, -1)),
         disjuncts=put(np.array([len(members) for members in groups.values()])),
-        output_rows=put(output_rows),
-        input_rows=put(input_rows) if any(key[0] for key in keys) else None,
-        exact=exact_out and exact_in,
+        output_rows=output_rows,
+        input_rows=input_rows,
+        exact=exact,
+        precise=None if exact else tables(torch.float64),
     )
 
 

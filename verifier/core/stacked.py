@@ -35,6 +35,11 @@ def cast(value: T, dtype: torch.dtype) -> T:
     return map_tensors(lambda tensors: tensors[0].to(dtype) if tensors[0].is_floating_point() else tensors[0], [value])
 
 
+def move(value: T, device: torch.device | str) -> T:
+    """The same on a device."""
+    return map_tensors(lambda tensors: tensors[0].to(device), [value])
+
+
 def map_tensors(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[T]) -> T:
     """A value of the same structure, with `function` applied to the tensors at the same place in each of `values`."""
     return _map(function, values)

@@ -58,7 +58,7 @@ class Frontier(Generic[Batch]):
     Each batch is kept in order, so that the worst of all are a few leading parts, and nothing else is copied."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self.batches: list[Batch] = []
 
     def __len__(self) -> int:
@@ -67,11 +67,11 @@ class Frontier(Generic[Batch]):
     def push(self, batch: Batch) -> None:
         if len(batch):
             self.batches.append(_worst_first(batch))
-        if len(self.batches) > MOST_BATCHES and len(self) <= self._most:
+        if len(self.batches) > MOST_BATCHES and len(self) <= self.most:
             self.batches = [_worst_first(join(self.batches))]
 
     def pop(self, count: int) -> Batch:
-        if len(self) > self._most:
+        if len(self) > self.most:
             return self._newest(count)
         sizes = [len(batch) for batch in self.batches]
         worst = torch.cat([batch.bound for batch in self.batches]).argsort()[:count]

@@ -32,6 +32,11 @@ class Driver(ABC, Generic[Batch]):
         was confirmed."""
 
     @property
+    def open(self) -> int:
+        """Subproblems that are left, those that cannot be split aside."""
+        return len(self.frontier)
+
+    @property
     def late(self) -> bool:
         """No time for another batch."""
         return self.task.limits.seconds <= self.least
@@ -39,7 +44,7 @@ class Driver(ABC, Generic[Batch]):
     def run(self, pause: float = float("inf")) -> Outcome:
         """Until all is proved, a violation is found, time is up, or `pause` seconds after at least one batch."""
         found, pause_at = False, time.monotonic() + pause
-        while not found and len(self.frontier) and not self.late:
+        while not found and self.open and not self.late:
             domains, children, stuck, found = self.turn()
             self._count(domains, children, stuck)
             if time.monotonic() > pause_at:
@@ -48,12 +53,12 @@ class Driver(ABC, Generic[Batch]):
 
     def outcome(self, found: bool = False) -> Outcome:
         """Where the search stands."""
-        return Outcome(found, len(self.frontier), self.stuck, self.bounded, self.proved, self._worst())
+        return Outcome(found, self.open, self.stuck, self.bounded, self.proved, self._worst())
 
     @property
     def proved(self) -> float:
         """Share of the input set."""
-        return min(max(1 - self.left, 0.0), 1.0) if len(self.frontier) or self.stuck else 1.0
+        return min(max(1 - self.left, 0.0), 1.0) if self.open or self.stuck else 1.0
 
     def _count(self, domains: Batch, children: Batch, stuck: Batch) -> None:
         self.frontier.push(children)
@@ -63,7 +68,7 @@ class Driver(ABC, Generic[Batch]):
             self.stuck_bound = min(self.stuck_bound, float(stuck.bound.min()))
         self.left += float(children.share.sum()) + float(stuck.share.sum()) - float(domains.share.sum())
         elapsed = time.monotonic() - self.started
-        self.task.observer(Progress(elapsed, len(self.frontier), self.bounded, self.proved, self._worst()))
+        self.task.observer(Progress(elapsed, self.open, self.bounded, self.proved, self._worst()))
 
     def _worst(self) -> float:
         return min(self.frontier.worst(), self.stuck_bound)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from verifier.backends.checked import Checked
 from verifier.backends.child import ChildSolver
 from verifier.backends.protocol import Budget
-from verifier.backends.subproblem import Subproblem
+from verifier.backends.subproblem import Subproblem, as_solved
 from verifier.bounding.undecided import undecided_elements
-from verifier.core.stacked import cast
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 from verifier.search.root import Root
@@ -48,15 +46,15 @@ def decide_exactly(task: Task) -> Outcome | None:
 
 def subproblems(task: Task, root: Root) -> Iterator[Subproblem]:
     """One for each open pair of a box and a disjunct of it; points are confirmed by the task."""
-    program = task.precise()
+    program, problem = task.for_solvers()
     for which, disjunct in root.pairs.tolist():
         one = slice(which, which + 1)
-        found, box = cast(root.found.select(one), torch.float64), cast(root.box.select(one), torch.float64)
+        found, box = as_solved(root.found.select(one)), as_solved(root.box.select(one))
 
         def confirm(point: Tensor, which: int = which) -> bool:
-            return task.candidates(point[None].to(root.box.lower), torch.tensor([which]))
+            return task.confirms(point, which)
 
-        yield Subproblem(program, found, task.problem, box, which, disjunct, confirm)
+        yield Subproblem(program, found, problem, box, which, disjunct, confirm)
 
 
 def budget_of(task: Task, left: int) -> Budget:

@@ -14,13 +14,16 @@ from verifier.bounding.dual import Objective
 from verifier.bounding.engine import ROW_OPERATIONS
 from verifier.bounding.program import Program
 from verifier.core.problem import Problem
+from verifier.core.stacked import pick
+from verifier.search.dispatch import Dispatch
 from verifier.search.driver import Driver
 from verifier.search.expansion import Expander
 from verifier.search.measured import BatchSize, SmallerTree
 from verifier.search.subproblems import Kept, Subproblems
-from verifier.search.task import Task
+from verifier.search.task import Outcome, Task
 
 LEAST_PASSES = 8  # through the network, forwards and backwards, for any subproblem
+AWAITED = 0.5  # seconds for an answer where there is nothing else to do
 FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch: fewer are bounded in hardly less time
 
 
@@ -36,14 +39,36 @@ class NeuronSearch(Driver[Subproblems]):
         self.batch = BatchSize(max(1, FIRST_FLOATS // kept.program.graph.size), self.expander.most)
         self.refreshing = SmallerTree()
         self.leftover: list[Subproblems] = []
+        self.dispatch, self.none = Dispatch(kept, task, self.frontier.most), pick(roots, slice(0, 0))
         self.least = LEAST_PASSES * kept.program.operations_to(kept.program.graph.output) / ROW_OPERATIONS
 
+    @property
+    def open(self) -> int:
+        return len(self.frontier) + len(self.dispatch)
+
+    def run(self, pause: float = float("inf")) -> Outcome:
+        try:
+            return super().run(pause)
+        finally:
+            self.frontier.push(self.dispatch.close(self.none))
+
     def turn(self) -> tuple[Subproblems, Subproblems, Subproblems, bool]:
-        domains = self.frontier.pop(self.batch.size)
+        idle = not len(self.frontier) and not len(self.dispatch.reserve)
+        back = self.dispatch.returned(self.none, AWAITED if idle else 0.0)
+        self.left -= float(back.proved.share.sum())
+        self.bounded += len(back.proved)
+        self.dispatch.exchange(self.frontier, self.least)
+        self.frontier.push(back.undecided)
+        if back.found or not len(self.frontier):
+            return self.none, self.none, self.none, back.found
+        return self._expand(self.frontier.pop(self.batch.size))
+
+    def _expand(self, domains: Subproblems) -> tuple[Subproblems, Subproblems, Subproblems, bool]:
         began, refresh = time.monotonic(), self.refreshing.choose()
         expanded = self.expander.expand(domains, refresh, self._levels(len(domains)))
         seconds = time.monotonic() - began
         self.refreshing.note(refresh, len(domains), expanded.lacking, expanded.raised, seconds)
+        self.dispatch.note(len(domains) - len(expanded.children) - len(expanded.stuck), seconds)
         if not refresh:  # new bounds take several times as long: only like is compared with like
             self.batch.note(len(domains), seconds)
         self.least = seconds  # the next batch is hardly smaller
@@ -56,6 +81,9 @@ class NeuronSearch(Driver[Subproblems]):
         for batch in (*self.frontier.batches, *self.leftover):
             mask[batch.problem] = True
         return mask
+
+    def _worst(self) -> float:
+        return min(super()._worst(), self.dispatch.worst())
 
     def _levels(self, count: int) -> int:
         """How many splits at once: several while the frontier is too small to fill a batch."""

@@ -36,11 +36,11 @@ FIRST_HANDED = 256  # boxes handed over at first; their number doubles when most
 
 
 class Strategy:
-    """Decides a task with both searches, and with exact reasoning if `exact`. `run` may be called again to go on where
-    it stopped."""
+    """Decides a task with both searches, and with exact reasoning where it may serve. `run` may be called again to go
+    on where it stopped."""
 
-    def __init__(self, task: Task, exact: bool = True) -> None:
-        self.task, self.exact = task.in_double() if _rounding_prevails(task) else task, exact
+    def __init__(self, task: Task) -> None:
+        self.task = task.in_double() if _rounding_prevails(task) else task
         self.inputs = InputSearch(self.task)
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
@@ -63,7 +63,7 @@ class Strategy:
         hopeless = varying > MANY_INPUTS and self.inputs.proved < PROMISING
         if hopeless and self._fit(len(problem.disjuncts)):
             return search_neurons(self.task, problem.real, self.inputs.whole)[1]
-        return (self._exactly() if self.exact else None) or self._in_turns()
+        return (self._exactly() if self.task.exact else None) or self._in_turns()
 
     def _exactly(self) -> Outcome | None:
         """A few more splits of inputs; if they do not do, most of the time to an exact backend, where it serves."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verifier.bounding.program import Program
+from verifier.bounding.program import Program, prepare
 from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
-from verifier.core.stacked import cast
+from verifier.core.stacked import move
 from verifier.settings import SearchSettings
 
 Candidates = Callable[[Tensor, Tensor], bool]
@@ -57,7 +57,7 @@ class Limits:
 @dataclass(frozen=True, eq=False)
 class Task:
     """What to decide and by what means: `program` bounds, `precise` gives the slower one in double precision for close
-    calls, `candidates` is asked about points that may be violations."""
+    calls, `candidates` is asked about points that may be violations, `exact` says whether exact reasoning may serve."""
 
     problem: Problem
     program: Program
@@ -66,13 +66,26 @@ class Task:
     limits: Limits
     candidates: Candidates
     observer: Observer = ignore
+    exact: bool = True
 
     def in_double(self) -> Task:
         """The same in double precision throughout."""
         narrow = self.problem.box.lower.dtype
         return replace(
             self,
-            problem=cast(self.problem, torch.float64),
+            problem=self.problem.in_double(),
             program=self.precise(),
             candidates=lambda points, which: self.candidates(points.to(narrow), which),
         )
+
+    def for_solvers(self) -> tuple[Program, Problem]:
+        """The network and the problem in double precision, both on the CPU."""
+        program = self.precise()
+        if program.device.type != "cpu":
+            program = prepare(program.graph, torch.float64)
+        return program, move(self.problem.in_double(), "cpu")
+
+    def confirms(self, point: Tensor, which: int) -> bool:
+        """Whether a point `[*input]` that was found elsewhere in box `which` is a violation."""
+        own = self.problem.box.lower
+        return self.candidates(point[None].to(own), torch.tensor([which], device=own.device))
