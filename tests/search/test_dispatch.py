@@ -131,7 +131,7 @@ def test_only_what_is_checked_is_proved(status: Status, checked: bool, monkeypat
     some = search(-0.01)
     before = len(some.frontier)
     with torch.no_grad():
-        some.dispatch.exchange(some.frontier, 1.0)
+        some.dispatch.exchange(some.frontier, 1.0, 0)
         handed = before - len(some.frontier)
         wait(some.dispatch.running)
         back = some.dispatch.returned(some.none)
@@ -148,7 +148,7 @@ def test_the_search_gets_all_back_where_nothing_is_decided(monkeypatch: pytest.M
     before, held = len(some.frontier), []
     with torch.no_grad():
         for _ in range(2):
-            some.dispatch.exchange(some.frontier, 0.0)
+            some.dispatch.exchange(some.frontier, 0.0, 0)
             held.append(len(some.dispatch.reserve))
             assert len(some.frontier) + len(some.dispatch) == before
             wait(some.dispatch.running)

@@ -28,14 +28,11 @@ from verifier.search.measured import FasterProof
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Task
 
-PATIENCE = 2.0  # seconds of search before the first hand-over: what is easy ends sooner
+PATIENCE = 0.15  # of the time, for the search alone: what is easy ends sooner
+GROWING = 0.9  # of the most subproblems that were ever open: with fewer the search needs no help
 LONGEST = 3.0  # seconds for a subproblem: most that are decided take less than one
-WORTH = (
-    0.02  # of the pace of the search: a core less costs it a quarter at most, and what is handed over is the hardest
-)
-EXPLORED = (
-    0.3  # of the time goes to hand-overs even where they do not pay: that costs the search a quarter of it at most
-)
+WORTH = 0.02  # of the pace of the search: a core less costs it a quarter, and what is handed over is the hardest
+EXPLORED = 0.3  # of the time goes to hand-overs even where they do not pay: that costs the search a quarter of it
 TRIED = 4  # subproblems, none of which was decided, after which the search gets them all back
 BEST = 0.125  # of those that are kept for the processes, which the search takes when it has nothing else to do
 MOST_PROCESSES = 8
@@ -71,7 +68,7 @@ class Dispatch:
 
     def __init__(self, kept: Kept, task: Task, most: int) -> None:
         self.kept, self.task = kept, task
-        self.first = time.monotonic() + PATIENCE
+        self.first, self.begun = time.monotonic() + PATIENCE * task.limits.seconds, False
         self.record, self.failures = _Record(), 0
         self.spent, self.asked, self.decided = 0.0, 0, 0
         self.part = 0  # subproblems that the search took from here and has not settled yet
@@ -92,11 +89,13 @@ class Dispatch:
         """The search worked so long, and has fewer open subproblems by `closed`."""
         self.record.note(False, 0 if self.part else max(closed, 0), seconds)
 
-    def exchange(self, frontier: Frontier[Subproblems], turn: float) -> None:
-        """Hand over as many as are likely to last for a `turn` of the search, in seconds.
+    def exchange(self, frontier: Frontier[Subproblems], turn: float, most_open: int) -> None:
+        """Hand over as many as are likely to last for a `turn` of the search, in seconds. `most_open`: so many were
+        open at once.
 
         Unless nothing is decided, all are kept here: the processes take the worst, which are no harder for them, and
         the search a part at a time from the best, or it would split all before the processes have looked at many."""
+        self.begun = self.begun or (time.monotonic() >= self.first and len(frontier) >= GROWING * most_open)
         if not self._serves() or (self.asked >= TRIED and not self.decided):
             self._give_back(frontier)
         else:
@@ -162,7 +161,7 @@ class Dispatch:
 
     def _serves(self) -> bool:
         able = self.task.exact and self.processes > 0 and self.failures < MOST_FAILURES
-        return able and time.monotonic() >= self.first and self.task.limits.seconds > LONGEST
+        return able and self.begun and self.task.limits.seconds > LONGEST
 
     def _start(self) -> None:
         self.program, self.problem = self.task.for_solvers()

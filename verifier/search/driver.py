@@ -21,7 +21,7 @@ class Driver(ABC, Generic[Batch]):
         self.frontier: Frontier[Batch] = Frontier(most)
         self.frontier.push(roots)
         self.started = time.monotonic()
-        self.bounded = self.stuck = 0
+        self.bounded = self.stuck = self.most_open = 0
         self.stuck_bound = float("inf")
         self.left = float(roots.share.sum())
         self.least = 0.0
@@ -64,6 +64,7 @@ class Driver(ABC, Generic[Batch]):
         self.frontier.push(children)
         self.bounded += len(domains)
         self.stuck += len(stuck)
+        self.most_open = max(self.most_open, self.open)
         if len(stuck):
             self.stuck_bound = min(self.stuck_bound, float(stuck.bound.min()))
         self.left += float(children.share.sum()) + float(stuck.share.sum()) - float(domains.share.sum())

@@ -57,7 +57,7 @@ class NeuronSearch(Driver[Subproblems]):
         back = self.dispatch.returned(self.none, AWAITED if idle else 0.0)
         self.left -= float(back.proved.share.sum())
         self.bounded += len(back.proved)
-        self.dispatch.exchange(self.frontier, self.least)
+        self.dispatch.exchange(self.frontier, self.least, self.most_open)
         self.frontier.push(back.undecided)
         if back.found or not len(self.frontier):
             return self.none, self.none, self.none, back.found

@@ -30,7 +30,7 @@ from verifier.search.subproblems import Kept, Subproblems, whole_boxes
 from verifier.search.task import Task
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
-LEAST_GAINS = [0.02 / 2**k for k in range(12)]  # of the width of a node's neurons, by a round of splits, in each pass
+LEAST_GAINS = [0.02 / 4**k for k in range(6)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
 ASCENTS = 6.0  # times the pass before: what one with ascents takes at least
 DEARER = 2.0  # the same for one with searches
@@ -77,7 +77,12 @@ class Root:
         """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
         if not self.passes or not 0 < len(self.pairs[:, 0].unique()) <= MOST_TIGHTENED:
             return False
-        return self.passes[0].dearer * self.seconds < self.share * self.limits.seconds
+        return self.expected < self.share * self.limits.seconds
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the next pass takes at least."""
+        return self.passes[0].dearer * self.seconds if self.passes else 0.0
 
     def tighten(self) -> None:
         """One more pass."""
