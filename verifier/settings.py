@@ -32,8 +32,7 @@ class AscentSettings:
 
     `iterations`: gradient steps. `slope_rate`: largest step of a slope as a share of its range, `bound_rate`: of a
     bound's multiplier as a share of its neuron's coefficient, `weight_rate`: of the logarithm of a weight; all decay by
-    `decay` a step. `enough`: a bound above this needs no further steps. `share`: if given, all steps are made longer or
-    shorter, row by row, so that by the gradient they gain this share of what the bound lacks to 0.
+    `decay` a step. `enough`: a bound above this needs no further steps.
     """
 
     iterations: int = 20
@@ -42,7 +41,6 @@ class AscentSettings:
     weight_rate: float = 1.0
     decay: float = 0.95
     enough: float = 0.0
-    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class SearchSettings:
     root: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=40))
     neurons: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=80))
     ends: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5))
-    ascent: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=20, bound_rate=0.1, share=0.5))
+    ascent: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=20))
     levels: int = 4
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,20 +16,6 @@ from verifier.core.stacked import pick
 from verifier.settings import AscentSettings
 
 MOMENTUM = 0.9
-SHORT_MOMENTUM = 0.5  # where the pace is chosen anew at each step
-BEYOND = 0.05  # of a bound that is below 0: so far above 0 it shall come
-FASTEST = 1000.0  # pace
-BOUNDS = 2  # the place of the multipliers of bounds among the groups of all
-
-
-class Move(NamedTuple):
-    """A step of the multipliers `value` `[n, k]`, number `key` of group `place`: the `gradient` there, and where to."""
-
-    place: int
-    key: int
-    value: Tensor
-    gradient: Tensor
-    direction: Tensor
 
 
 class Ascent:
@@ -58,60 +42,34 @@ class Ascent:
         chosen.momentum = pick(self.momentum, index)
         return chosen
 
-    def step(self, free: Multipliers, gradient: Multipliers, dual: Dual, bound: Tensor) -> None:
-        """From where the bounds are `bound` `[n]`."""
+    def step(self, free: Multipliers, gradient: Multipliers, dual: Dual) -> None:
         decay = self.settings.decay**self.steps
         self.steps += 1
-        moves = [*self._of_parameters(free, gradient, dual), *self._of_bounds(free, gradient, dual)]
-        share, keep = self.settings.share, MOMENTUM
-        pace = torch.full_like(bound, decay)
-        if share is not None:
-            keep, pace = SHORT_MOMENTUM, pace * (1 - SHORT_MOMENTUM) * self._pace(moves, bound, share)
-        for move in moves:
-            momentum = self.momentum[move.place][move.key].mul_(keep).add_(move.direction * pace.unsqueeze(1))
-            moved = move.value + momentum
-            if (
-                move.place == BOUNDS
-            ):  # a multiplier that would change sides stops at 0, where the other bound takes over
-                moved = moved * (1 - negative(moved * move.value))
-            move.value.copy_(moved)
+        for place, ranges in enumerate(self.ranges):
+            for key, value in free.groups()[place].items():
+                if key not in dual.lines:
+                    continue
+                reader = dual.undecided.readers[key]
+                assert isinstance(reader.op, Adjustable)
+                span = self._span(reader.sources, dual.planes[key][place])
+                size = torch.addcmul(torch.full_like(span, tiny(value.dtype)), span, dual.lines[key].rows.abs())
+                reach = (ranges[key].upper - ranges[key].lower) * reader.op.pace
+                move = self._move(place, key, gradient.groups()[place][key] * reach / size)
+                value.add_(move, alpha=self.settings.slope_rate * decay)
+        for key, value in free.bounds.items():
+            coefficient = self._coefficient(key, dual)
+            if coefficient is None:
+                continue
+            move = self._move(2, key, gradient.bounds[key] * coefficient / self.widths[key])
+            moved = torch.add(value, move, alpha=self.settings.bound_rate * decay)
+            # a multiplier that would change sides stops at 0, where the other bound takes over
+            value.copy_(moved * (1 - negative(moved * value)))
         if free.weights.shape[1] > 1:
             slope = gradient.weights
             largest = slope.abs().amax(1, keepdim=True).clamp(min=tiny(slope.dtype))
             free.weights.mul_(torch.exp(slope / largest * (self.settings.weight_rate * decay)))
             free.weights.div_(free.weights.sum(1, keepdim=True))
         project(free, *self.ranges)
-
-    def _pace(self, moves: list[Move], bound: Tensor, share: float) -> Tensor:
-        """Of each row, so that by the gradient a step gains this share of what the bound lacks (Polyak 1969)."""
-        gain = torch.zeros_like(bound)
-        for move in moves:
-            gain = gain + (move.gradient * move.direction).sum(1)
-        lacking = (BEYOND * bound.abs() - bound).clamp(min=0)
-        return (share * lacking / gain.clamp(min=tiny(bound.dtype))).clamp(max=FASTEST)
-
-    def _of_parameters(self, free: Multipliers, gradient: Multipliers, dual: Dual) -> Iterator[Move]:
-        for place, ranges in enumerate(self.ranges):
-            for key, value in free.groups()[place].items():
-                if key not in dual.lines:
-                    continue
-                reader, range_ = dual.undecided.readers[key], ranges[key]
-                assert isinstance(reader.op, Adjustable)
-                span = self._span(reader.sources, dual.planes[key][place])
-                size = torch.addcmul(torch.full_like(span, tiny(value.dtype)), span, dual.lines[key].rows.abs())
-                reach = (range_.upper - range_.lower) * (reader.op.pace * self.settings.slope_rate)
-                slope = torch.nan_to_num(gradient.groups()[place][key], nan=0.0)
-                direction = slope * reach / size
-                blocked = ((value <= range_.lower) & (slope < 0)) | ((value >= range_.upper) & (slope > 0))
-                yield Move(place, key, value, slope, direction * ~blocked)
-
-    def _of_bounds(self, free: Multipliers, gradient: Multipliers, dual: Dual) -> Iterator[Move]:
-        for key, value in free.bounds.items():
-            coefficient = self._coefficient(key, dual)
-            if coefficient is not None:
-                slope = torch.nan_to_num(gradient.bounds[key], nan=0.0)
-                direction = slope * coefficient / self.widths[key] * self.settings.bound_rate
-                yield Move(BOUNDS, key, value, slope, direction)
 
     def _span(self, sources: tuple[int, ...], plane: Adjusted | None) -> Tensor:
         """How much a parameter can move its plane, at most, or nearly."""
@@ -125,6 +83,9 @@ class Ascent:
         readers = dual.graph.consumers[source]
         sizes = [dual.lines[reader].rows.abs() for reader in readers if reader in dual.lines]
         return sum(sizes[1:], sizes[0]) if sizes else None
+
+    def _move(self, place: int, key: int, direction: Tensor) -> Tensor:
+        return self.momentum[place][key].mul_(MOMENTUM).add_(torch.nan_to_num(direction, nan=0.0))
 
 
 def _width(box: Interval) -> Tensor:

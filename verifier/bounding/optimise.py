@@ -97,8 +97,8 @@ def optimise(dual: Dual, multipliers: Multipliers, settings: AscentSettings, dea
                 active, free = active[rest], pick(free, rest)
                 dual, ascent = dual.select(rest), ascent.select(rest)
                 previous = previous[rest]
-                value = dual.value(free)
-        ascent.step(free, dual.gradient(free), dual, value)
+                dual.value(free)
+        ascent.step(free, dual.gradient(free), dual)
         took = time.monotonic() - began
     return best
 
