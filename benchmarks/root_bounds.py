@@ -11,8 +11,9 @@ as loose as CROWN, 0 is a proof. Later methods include what the earlier ones fou
     crown               backward bounds of the undecided neurons, then of the rows
     alpha rows          slopes of the rows' bounds optimised
     alpha rows, lambda  with the weights of a conjunction's rows
+    double precision    of the neurons that single precision leaves undecided
     alpha neurons       slopes of the neurons' bounds too
-    splits, pass k      each end of each neuron that matters searched by itself
+    splits to g         each end of each neuron that matters searched by itself, until a round gains less than g
 """
 
 from __future__ import annotations
@@ -81,20 +82,24 @@ def compare(network: Path, prop: Path, seconds: float) -> Iterator[tuple[object,
     """(method, seconds, rows, proved, mean open bound beside CROWN's); nothing where intervals prove all."""
     loaded = verifier.load(network)
     problem = build_problem(verifier.read_property(prop), torch.float32, "cpu")
-    program = prepare(loaded.graph, torch.float32)
+    program, precise = (
+        prepare(loaded.graph, dtype).asked(problem.output_rows) for dtype in (torch.float32, torch.float64)
+    )
     plain = {method: timed(lambda: row_margins(program, problem, method)) for method in ("interval", "forward")}  # noqa: B023
     open_rows = ~(plain["interval"][1] > 0)
     if not bool(open_rows.any()):
         return
     limits = Limits(time.monotonic() + seconds, MEMORY)
-    table = list(optimised(program, problem, limits))
+    table = list(optimised(program, precise, problem, limits))
     crown = lack(table[0][2], open_rows)
     for name, took, bounds in [(k, *v) for k, v in plain.items()] + table:
         beside = lack(bounds, open_rows) / crown if crown else float("nan")
         yield name, round(took, 3), open_rows.numel(), int((bounds > 0).sum()), round(beside, 4)
 
 
-def optimised(program: Program, problem: Problem, limits: Limits) -> Iterator[tuple[str, float, Tensor]]:
+def optimised(
+    program: Program, precise: Program, problem: Problem, limits: Limits
+) -> Iterator[tuple[str, float, Tensor]]:
     """Each method, its seconds with those of what it builds on, and the bounds `[disjuncts]`."""
     single = problem.most_rows == 1
     began = time.monotonic()
@@ -103,14 +108,12 @@ def optimised(program: Program, problem: Problem, limits: Limits) -> Iterator[tu
             continue
         began = time.monotonic()
         settings = SearchSettings(root=AscentSettings(iterations=iterations, weight_rate=weights, enough=float("inf")))
-        root = Root(Task(problem, program, lambda: program, settings, limits, lambda *_: False), problem.real)
+        root = Root(Task(problem, program, lambda: precise, settings, limits, lambda *_: False), problem.real)
         yield name, time.monotonic() - began, of_all(root, problem)
-    number = 0
     while root.can_tighten():
+        name = root.passes[0].name
         root.tighten()
-        name = f"splits, pass {number}" if number else "alpha neurons"
         yield name, time.monotonic() - began, of_all(root, problem)
-        number += 1
 
 
 def of_all(root: Root, problem: Problem) -> Tensor:

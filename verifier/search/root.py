@@ -40,8 +40,9 @@ WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less 
 
 class Pass(NamedTuple):
     """`bound` takes a box's number and a deadline, and gives better bounds of the nodes over it. It takes `dearer`
-    times as long as the pass before it, or more."""
+    times as long as the pass before it, or more. `name`: what is done, for tables."""
 
+    name: str
     bound: Callable[[int, float], NodeBounds]
     dearer: float
 
@@ -61,9 +62,9 @@ class Root:
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = [
-            *([Pass(self._in_double, 1.0)] if self.program.dtype is not torch.float64 else []),
-            Pass(self._with_slopes, ASCENTS),
-            *(Pass(partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
+            *([Pass("double precision", self._in_double, 1.0)] if self.program.dtype is not torch.float64 else []),
+            Pass("alpha neurons", self._with_slopes, ASCENTS),
+            *(Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
         ]
         self.seconds, self.share = 0.0, LEAST_SHARE  # what the last pass took, and what the next may take
         self._bound_rows()
