@@ -28,7 +28,7 @@ from verifier.search.measured import FasterProof
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Task
 
-PATIENCE = 0.15  # of the time, for the search alone: what is easy ends sooner
+PATIENCE = 0.4  # of the time, for the search alone: what is easy ends sooner
 GROWING = 0.9  # of the most subproblems that were ever open: with fewer the search needs no help
 LONGEST = 3.0  # seconds for a subproblem: most that are decided take less than one
 WORTH = 0.02  # of the pace of the search: a core less costs it a quarter, and what is handed over is the hardest
