@@ -29,6 +29,7 @@ from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Task
 
 PATIENCE = 0.4  # of the time, for the search alone: what is easy ends sooner
+MOST_TIME = 300.0  # seconds of it that count: who has more is not kept waiting
 GROWING = 0.9  # of the most subproblems that were ever open: with fewer the search needs no help
 LONGEST = 3.0  # seconds for a subproblem: most that are decided take less than one
 WORTH = 0.02  # of the pace of the search: a core less costs it a quarter, and what is handed over is the hardest
@@ -68,7 +69,7 @@ class Dispatch:
 
     def __init__(self, kept: Kept, task: Task, most: int) -> None:
         self.kept, self.task = kept, task
-        self.first, self.begun = time.monotonic() + PATIENCE * task.limits.seconds, False
+        self.first, self.begun = time.monotonic() + PATIENCE * min(task.limits.seconds, MOST_TIME), False
         self.record, self.failures = _Record(), 0
         self.spent, self.asked, self.decided = 0.0, 0, 0
         self.part = 0  # subproblems that the search took from here and has not settled yet
