@@ -108,7 +108,7 @@ def _attack(
         held.append((points[:HELD], which[:HELD]))
         return False
 
-    first = problem.box.lower / 2 + problem.box.upper / 2
+    first = problem.box.middle()
     incumbent.offer(first, torch.arange(len(first), device=first.device))
     if incumbent.x is not None:
         offset = float(incumbent.constant) - incumbent.upper

@@ -71,7 +71,7 @@ def scan(graph: Graph, problem: Problem, each: int, generator: torch.Generator) 
     few inputs vary. The pieces grow, so that what is easy to find costs little."""
     free = free_inputs(problem.box)
     boxes, inputs = torch.arange(len(problem.row), device=free.device), int(free.sum())
-    centre = problem.box.lower / 2 + problem.box.upper / 2
+    centre = problem.box.middle()
     yield from evaluate(graph, problem, centre, boxes)
     grid = _grid(each, inputs) if 0 < inputs <= GRID_INPUTS and each >= 3**inputs else None
     each = each if grid is None else len(grid)

@@ -143,7 +143,7 @@ class Dual:
         self.rows = pending.get(0)
         if self.rows is None:
             return bias
-        middle, half = self.box.lower / 2 + self.box.upper / 2, self.box.upper / 2 - self.box.lower / 2
+        middle, half = self.box.middle(), self.box.upper / 2 - self.box.lower / 2
         return bias + _dot(self.rows, middle) - _dot(self.rows.abs(), half)
 
     def _charge(self, position: int, multiplier: Tensor, pending: dict[int, Tensor]) -> Tensor:
@@ -191,7 +191,7 @@ class Dual:
         """The minimiser's input, `[n, *input]`."""
         count = len(self.objective.offset)
         if self.rows is None:
-            return (self.box.lower / 2 + self.box.upper / 2).expand(count, *self.box.lower.shape[1:])
+            return self.box.middle().expand(count, *self.box.lower.shape[1:])
         return choose(negative(self.rows), self.box.upper, self.box.lower)
 
     def minimiser(self) -> dict[int, Tensor]:

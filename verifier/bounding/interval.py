@@ -66,7 +66,7 @@ def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...
         return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))
     dtype = arguments[0].lower.dtype
     factor = gamma(op.depth_in + 8, dtype)
-    centers = [a.lower / 2 + a.upper / 2 for a in arguments]
+    centers = [a.middle() for a in arguments]
     radii = [torch.maximum(a.upper - c, c - a.lower) for a, c in zip(arguments, centers, strict=True)]
     inflated = [r + factor * (c.abs() + r) for c, r in zip(centers, radii, strict=True)]
     center = op.linear(*centers)

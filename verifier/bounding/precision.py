@@ -24,7 +24,7 @@ def rounding_prevails(program: Program, precise: Callable[[], Program], box: Int
     By forward bounds; where these do not pay, False."""
     if not forward_pays(program, effort):
         return False
-    point = box.lower / 2 + box.upper / 2
+    point = box.middle()
     least = SPOILED * sum(node.size for node in program.graph.nodes if isinstance(node.op, Elementwise))
     spoiled = _undecided(program, point)
     return spoiled > least and spoiled - _undecided(precise(), point) > least

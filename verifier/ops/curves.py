@@ -84,7 +84,7 @@ class Curve(Scalar):
         """The chord, tangents at the ends and the middle and, of several pieces, those that pass through an end."""
         box = self.domain(box)
         chord = chord_slope(box, self.evaluate(box.lower), self.evaluate(box.upper))
-        found = [chord, *(self.derivative(x) for x in (box.lower, box.upper, box.lower / 2 + box.upper / 2))]
+        found = [chord, *(self.derivative(x) for x in (box.lower, box.upper, box.middle()))]
         if len(self.bends) > 1:
             parts = [part for part, bend in self.pieces(box) if not _is_straight(bend)]
             found += [self._tangent_through(end, part) for part in parts for end in (box.lower, box.upper)]

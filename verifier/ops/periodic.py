@@ -52,7 +52,7 @@ class _Wave(Curve):
 
     def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
         """On a concave piece, from its start, the derivative falls like a cosine."""
-        begin = ((part.lower / 2 + part.upper / 2 - self.start) / math.pi).floor() * math.pi + self.start
+        begin = ((part.middle() - self.start) / math.pi).floor() * math.pi + self.start
         return begin + torch.acos((-slope * bend).clamp(-1, 1))
 
     def points(self, box: Interval, slope: Tensor) -> Sequence[Point]:
@@ -128,4 +128,4 @@ class Tan(Curve):
 
 
 def _nearest_zero(box: Interval) -> Tensor:
-    return ((box.lower / 2 + box.upper / 2) / math.pi).round() * math.pi
+    return (box.middle() / math.pi).round() * math.pi

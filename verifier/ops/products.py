@@ -95,7 +95,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 def _middle_and_reach(box: Interval) -> tuple[Tensor, Tensor]:
     """A number p, and at least the largest |x - p| over the box."""
-    middle = box.lower / 2 + box.upper / 2
+    middle = box.middle()
     reach = torch.maximum(box.upper - middle, middle - box.lower)
     return middle, reach + reach * (2 * unit(reach.dtype))
 

@@ -38,7 +38,7 @@ class Scalar(Sloped):
     def relax(self, *inputs: Interval) -> Planes:
         """For each side the candidate with the smallest area to f: the one that is best at the middle of [l, u]."""
         box = inputs[0]
-        middle = box.lower / 2 + box.upper / 2
+        middle = box.middle()
         lower = upper = None
         for slope in self.slopes(box):
             low, high = self._intercepts(box, slope)
@@ -77,7 +77,7 @@ class Scalar(Sloped):
         return _extreme(self.points(box, slope), slope, +1)
 
     def branch_point(self, box: Interval) -> Tensor:
-        return box.lower / 2 + box.upper / 2
+        return box.middle()
 
     def _intercepts(self, box: Interval, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Greatest lower and least upper intercept of lines with this slope. All `[batch, *shape]`."""

@@ -46,7 +46,7 @@ class _SShaped(Scalar):
         return Interval((value - slack).clamp(min=self.low), (value + slack).clamp(max=self.high))
 
     def slopes(self, box: Interval) -> Sequence[Tensor]:
-        tangents = [self.derivative(x) for x in (box.lower, box.upper, box.lower / 2 + box.upper / 2)]
+        tangents = [self.derivative(x) for x in (box.lower, box.upper, box.middle())]
         through = self._tangent_through(box.lower, box.upper), self._tangent_through(box.upper, box.lower)
         return chord_slope(box, self.evaluate(box.lower), self.evaluate(box.upper)), *tangents, *through
 

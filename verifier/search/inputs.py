@@ -162,7 +162,7 @@ class InputSearch(Driver[DomainBatch]):
     def _suspects(box: Interval, form: LinearForm) -> Tensor:
         """For each domain its centre, and the corner where its first row's linear bound is smallest."""
         corner = torch.where(form.coefficients[:, 0] > 0, box.lower, box.upper)
-        return torch.cat([box.lower / 2 + box.upper / 2, corner])
+        return torch.cat([box.middle(), corner])
 
     def _last_resort(self, domains: DomainBatch) -> DomainBatch:
         """Bound domains that cannot be split once more, in double precision; returns those that remain. Rows that were
