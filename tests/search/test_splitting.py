@@ -18,6 +18,7 @@ def domains(lower: torch.Tensor, upper: torch.Tensor) -> DomainBatch:
         torch.ones(count, 1, dtype=torch.bool),
         torch.linspace(-1, 0, count),
         torch.full((count,), 1 / count, dtype=torch.float64),
+        {},
     )
 
 

@@ -33,6 +33,7 @@ SMALLEST_BLOCK = 256  # rows, however wide: fewer make poor matrix products
 PADDING = 1.5  # most rows of a block's fullest domain, over those of its emptiest
 FLOATS_PER_ROW = 6  # copies of a row alive at once during a backward pass
 FLOATS_PER_ELEMENT = 6  # bounds and planes of an element of a node that a tile brings along
+PASS_OPERATIONS = 1e7  # floating-point operations that take as long as a pass does besides those of its rows
 ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach at least; only for skipping
 
 
@@ -146,8 +147,9 @@ def _passes(
     `[b]`, flat positions `[b, k]` of elements in each of them, and their lower and upper bounds."""
     work = patchwork(program, source, undecided)
     if not work:
-        for domains, index in _blocks(undecided, most_rows(program, source, effort)):
-            if time.monotonic() + _seconds(program.operations_to(source), index.numel()) > effort.deadline:
+        operations = program.operations_to(source)
+        for domains, index in _blocks(undecided, most_rows(program, source, effort), int(PASS_OPERATIONS / operations)):
+            if time.monotonic() + _seconds(operations, index.numel()) > effort.deadline:
                 return
             low, high = _backward_elements(program, found.select(domains), source, index, box.select(domains))
             yield domains, index, low, high
@@ -162,7 +164,7 @@ def _passes(
             yield domains, patch.positions[tile].gather(1, index), low, high
 
 
-def _blocks(undecided: Tensor, rows: int, spare: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(undecided: Tensor, rows: int, spare: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Work for backward passes, as `domains` `[b]` and the flat positions `[b, k]` to bound in each of them.
 
     Domains with similar numbers of undecided elements go together, so that filling up to the largest wastes little,

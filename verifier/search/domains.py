@@ -17,13 +17,14 @@ from verifier.core.stacked import join, pick
 class DomainBatch:
     """`box` `[n, *input]`; `problem` `[n]` the input box of the query it is part of; `open` `[n, disjuncts]` which
     disjuncts of that box are not refuted here; `bound` `[n]` best lower bound so far of the worst open disjunct;
-    `share` `[n]` part of the whole input set (float64)."""
+    `share` `[n]` part of the whole input set (float64); `nodes` `[n, *shape]` bounds of some nodes over it."""
 
     box: Interval
     problem: Tensor
     open: Tensor
     bound: Tensor
     share: Tensor
+    nodes: dict[int, Interval]
 
     def __len__(self) -> int:
         return len(self.problem)
@@ -31,7 +32,7 @@ class DomainBatch:
     def select(self, index: Tensor | slice) -> DomainBatch:
         return pick(self, index)
 
-    def replace(self, **changes: Tensor | Interval) -> DomainBatch:
+    def replace(self, **changes: object) -> DomainBatch:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 

@@ -40,6 +40,7 @@ class InputSearch(Driver[DomainBatch]):
 
     def __init__(self, task: Task) -> None:
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
+        self.inherited = self._worth_inheriting()
         super().__init__(task, self._roots(), self._most_domains())
         self.batch = BatchSize(max(1, FIRST_FLOATS // self.program.graph.size), self._most_at_once())
         self.whole: NodeBounds | None = None  # bounds of the nodes over the problem's box, if it is a single one
@@ -82,7 +83,25 @@ class InputSearch(Driver[DomainBatch]):
             open=self.problem.real,
             bound=torch.full((count,), -torch.inf, dtype=dtype, device=device),
             share=torch.full((count,), 1.0 / count, dtype=torch.float64, device=device),
+            nodes={k: self._unbounded(k, count) for k in self.inherited},
         )
+
+    def _worth_inheriting(self) -> tuple[int, ...]:
+        """The nodes whose bounds domains pass on to their halves: all that take backward passes. None where there are
+        so many boxes that few domains are halves of others, or no room."""
+        origins = (self.program.origins[source] for source in self.program.splittable)
+        found = tuple(dict.fromkeys(origin for origin in origins if self.program.bent[origin]))
+        room = self.limits.memory // 8 // self._inherited_size(found) if found else 0
+        return found if len(self.problem.row) <= min(self.settings.batch, room) else ()
+
+    def _inherited_size(self, nodes: tuple[int, ...]) -> int:
+        """Bytes of the bounds of `nodes` over one domain."""
+        return 2 * self.program.number_size * sum(self.program.graph.nodes[k].size for k in nodes)
+
+    def _unbounded(self, position: int, count: int) -> Interval:
+        shape = (count, *self.program.graph.nodes[position].shape)
+        upper = torch.full(shape, torch.inf, dtype=self.program.dtype, device=self.program.device)
+        return Interval(-upper, upper)
 
     def _most_at_once(self) -> int:
         """Domains at once: the setting, or as many as the memory budget holds."""
@@ -99,6 +118,7 @@ class InputSearch(Driver[DomainBatch]):
 
     def _most_domains(self) -> int:
         size = 2 * self.program.graph.nodes[0].size * 4 + self.problem.most_disjuncts + 40
+        size += self._inherited_size(self.inherited)
         return max(self.settings.batch, self.limits.memory // 8 // size)
 
     def _step(self, domains: DomainBatch, method: str) -> tuple[DomainBatch, DomainBatch, bool, tuple[float, float]]:
@@ -111,7 +131,8 @@ class InputSearch(Driver[DomainBatch]):
                 return domains, domains.select(slice(0, 0)), True, (0.0, 0.0)
             return domains.select(~fixed), left, False, (0.0, 0.0)
         rows, before = open_rows(self.problem, domains), domains.bound
-        form = self._bound(self.program, domains.box, rows, method)
+        nodes, form = self._bound(self.program, domains, rows, method)
+        domains = domains.replace(nodes={k: nodes.intervals[k] for k in self.inherited})
         domains, rows, form, after = self._close(domains, rows, form)
         rise = rise_of(before, after)
         if not len(domains):
@@ -130,16 +151,17 @@ class InputSearch(Driver[DomainBatch]):
         """So many domains cost little more than one: a small frontier may be split several times at once."""
         return min(CHEAP_BATCH, CHEAP_FLOATS // self.program.graph.size)
 
-    def _bound(self, program: Program, box: Interval, rows: Rows, method: str) -> LinearForm:
-        effort = self._effort()
-        nodes = bound_nodes(program, box, method, None, effort)
+    def _bound(self, program: Program, domains: DomainBatch, rows: Rows, method: str) -> tuple[NodeBounds, LinearForm]:
+        """Bounds of all nodes over each box, and of the rows, in the precision of the program."""
+        effort, box = self._effort(), cast(domains.box, program.dtype)
+        nodes = bound_nodes(program, box, method, cast(domains.nodes, program.dtype), effort)
         if program is self.program and self.whole is None and self.bounded == 0 and len(self.problem.row) == 1:
             self.whole = nodes.without_forms()
         start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
             inputs = rows.inputs.reshape(*rows.slot.shape, *program.graph.input_shape)
             start[0] = start.get(0, 0) + inputs
-        return bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact)
+        return nodes, bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact)
 
     def _close(
         self, domains: DomainBatch, rows: Rows, form: LinearForm
@@ -174,6 +196,6 @@ class InputSearch(Driver[DomainBatch]):
         for method in ("interval", "crown"):
             if len(remaining):
                 rows = cast(open_rows(self.problem, remaining), precise.dtype)
-                remaining, *_ = self._close(remaining, rows, self._bound(precise, remaining.box, rows, method))
+                remaining, *_ = self._close(remaining, rows, self._bound(precise, remaining, rows, method)[1])
         dtype = self.program.dtype
         return remaining.replace(box=remaining.box.to(dtype), bound=narrow_down(remaining.bound, dtype))

@@ -1,0 +1,74 @@
+"""What the search over inputs hands from a domain to its halves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.attack.questions import problem_of, row
+from tests.search.questions import ACTIVATIONS, SHAPES, small_graph
+from verifier.bounding.program import prepare
+from verifier.core.graph import Graph
+from verifier.search.domains import DomainBatch
+from verifier.search.inputs import InputSearch
+from verifier.search.task import Limits, Task
+from verifier.settings import SearchSettings
+
+BOX = [(-1.0, 1.0), (-0.5, 2.0)]
+
+
+def search_over(graph: Graph, boxes: int = 1, batch: int = 4, memory: int = 1 << 30) -> InputSearch:
+    """Of a question that no bound can answer: all points violate, and none is confirmed."""
+    precise, program = (prepare(graph, dtype) for dtype in (torch.float64, torch.float32))
+    limits, settings = Limits(float("inf"), memory), SearchSettings(batch=batch)
+    problem = problem_of([BOX] * boxes, [row({0: 1, 1: 1}, 1000.0)])
+    return InputSearch(Task(problem, program, lambda: precise, settings, limits, lambda points, which: False))
+
+
+def after(search: InputSearch, batches: int) -> Iterator[DomainBatch]:
+    for _ in range(batches):
+        search.run(0.0)
+    yield from search.frontier.batches
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_inherited_bounds_hold_over_their_box(activation: str, shape: str) -> None:
+    graph = small_graph(activation, shape, 7)
+    search, checked = search_over(graph), 0
+    with torch.no_grad():
+        for batch in after(search, 6):
+            place = torch.rand(len(batch), 64, 1, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+            lower, upper = (end.double().unsqueeze(1) for end in (batch.box.lower, batch.box.upper))
+            values = graph.to(torch.float64, "cpu").evaluate_all((lower + place * (upper - lower)).flatten(0, 1))
+            for position, bounds in batch.nodes.items():
+                value = values[position].reshape(len(batch), 64, *bounds.shape[1:])
+                # the values are rounded too
+                assert (value >= bounds.lower.double().unsqueeze(1) - 1e-12).all()
+                assert (value <= bounds.upper.double().unsqueeze(1) + 1e-12).all()
+                checked += int(bounds.upper.isfinite().sum())
+    assert checked or not search.inherited
+    assert bool(search.inherited) == (shape != "one layer"), "only what takes backward passes"
+
+
+def test_halves_start_from_the_bounds_of_the_whole() -> None:
+    search = search_over(small_graph("relu", "three layers", 7))
+    with torch.no_grad():
+        whole = next(after(search, 1))
+        parents = {k: v.select(slice(0, 1)) for k, v in whole.nodes.items()}
+        halves = list(after(search, 3))
+    assert parents
+    for batch in halves:
+        for position, bounds in batch.nodes.items():
+            assert (bounds.lower >= parents[position].lower).all() and (bounds.upper <= parents[position].upper).all()
+            width, before = (box.upper - box.lower for box in (bounds, parents[position]))
+            assert width.mean() < before.mean()
+
+
+@pytest.mark.parametrize(("boxes", "memory"), [(5, 1 << 30), (1, 256)])
+def test_nothing_is_handed_on_where_boxes_are_many_or_room_is_short(boxes: int, memory: int) -> None:
+    graph = small_graph("relu", "three layers", 7)
+    assert search_over(graph).inherited
+    assert not search_over(graph, boxes, memory=memory).inherited
