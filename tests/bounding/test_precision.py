@@ -32,7 +32,7 @@ def deep(layers: int, tie: bool = False) -> Graph:
 def prevails(graph: Graph, memory: int = 1 << 30) -> bool:
     box = Interval(torch.tensor([[-0.5, -0.5, -1.0]]), torch.tensor([[0.5, 0.5, 1.0]]))
     narrow = prepare(graph, torch.float32)
-    return rounding_prevails(narrow, lambda: prepare(graph, torch.float64), box, Effort(memory))
+    return rounding_prevails(narrow, lambda: prepare(graph, torch.float64), box.point(), Effort(memory))
 
 
 def test_rounding_prevails_in_deep_networks_only() -> None:
@@ -42,6 +42,13 @@ def test_rounding_prevails_in_deep_networks_only() -> None:
 
 def test_neurons_that_are_undecided_in_any_precision_do_not_count() -> None:
     assert not prevails(deep(2, tie=True))
+
+
+def test_rounding_is_little_beside_a_large_box() -> None:
+    graph, box = deep(6), Interval(torch.full((1, 3), -1e3), torch.full((1, 3), 1e3))
+    narrow, precise = (prepare(graph, dtype) for dtype in (torch.float32, torch.float64))
+    assert not rounding_prevails(narrow, lambda: precise, box, Effort())
+    assert rounding_prevails(narrow, lambda: precise, Interval(*[torch.full((1, 3), 1e3)] * 2), Effort())
 
 
 def test_networks_without_forward_bounds_are_not_looked_at() -> None:

@@ -64,6 +64,15 @@ class Patch:
             {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},
         )
 
+    def every_bound(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
+        """All that is known of the boxes of tiles `tiles` `[n]` over domains `domains` `[n]`."""
+        places = range(len(self.origins))
+        bent = [place for place in places if isinstance(self.program.graph.nodes[place].op, Elementwise)]
+        return NodeBounds(
+            {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in places},
+            {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},
+        )
+
     def _part(self, value: T, place: int, domains: Tensor, tiles: Tensor) -> T:
         """The boxes of node `place` in tensors `[batch, *shape]` over its origin."""
         return map_tensors(lambda tensors: self._boxes(tensors[0], place, domains, tiles), [value])
@@ -120,13 +129,19 @@ def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Pa
     whole = 2 * int(undecided.sum()) * row_price(program.graph, source)
     if whole < FEW:
         return []
-    if source not in program.patches:
-        fields = best_tiles(program.graph, source, node_price(program.device))
-        program.patches[source] = () if fields is None else _patches(program, fields)
-    shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in program.patches[source]]
+    shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in patches_of(program, source)]
     work = [(patch, mask) for patch, mask in shares if bool(mask.any())]
     price = sum(patch.price(int(mask.sum()), int(mask.any(1).sum())) for patch, mask in work)
     return work if price <= WORTH * whole else []
+
+
+def patches_of(program: Program, source: int, alone: bool = False) -> tuple[Patch, ...]:
+    """The cheapest tiles of a node, by structure; none where none are cheaper than the whole node. `alone`: if each is
+    bounded by itself."""
+    if (source, alone) not in program.patches:
+        fields = best_tiles(program.graph, source, node_price(program.device), alone)
+        program.patches[source, alone] = () if fields is None else _patches(program, fields)
+    return program.patches[source, alone]
 
 
 def _patches(program: Program, fields: Fields) -> tuple[Patch, ...]:

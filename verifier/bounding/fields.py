@@ -67,11 +67,12 @@ class Fields:
         inner = sum((self.boxes[k].elements * element_price(self.graph.nodes[k]) for k in self.inner), np.zeros(1))
         return inner + row_price(self.graph, self.cut)
 
-    def price(self, crossed: float) -> float:
-        """Of bounding a node tile by tile, where taking a pass through a node costs `crossed`."""
+    def price(self, crossed: float, alone: bool) -> float:
+        """Of bounding a node tile by tile, where taking a pass through a node costs `crossed`. `alone`: each tile has
+        passes of its own, which it does not share with those of its structure."""
         rows = 2 * OPEN_SHARE * self.boxes[self.source].elements
-        passes = len(self.structures[0]) * len(self.boxes)
-        return float((rows * self.row + GATHERED * self.elements).sum() + crossed * passes)
+        passes = len(rows) if alone else len(self.structures[0])
+        return float((rows * self.row + GATHERED * self.elements).sum() + crossed * passes * len(self.boxes))
 
     def cuts(self) -> Iterator[Fields]:
         """These, and what is left of them where a node through which everything passes is made the cut: behind moves of
@@ -126,7 +127,7 @@ def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
     return Fields(graph, source, ends[0], boxes, reads)
 
 
-def best_tiles(graph: Graph, source: int, crossed: float) -> Fields | None:
+def best_tiles(graph: Graph, source: int, crossed: float, alone: bool) -> Fields | None:
     """Of tiles of all sizes, the cheapest; None where none is better than the whole node."""
     shape = graph.nodes[source].shape
     moved = sum(node.size for node in graph.nodes[: source + 1] if isinstance(node.op, Reshape | Select))
@@ -139,7 +140,7 @@ def best_tiles(graph: Graph, source: int, crossed: float) -> Fields | None:
         tiles = _tiles(shape, axes, 1 << exponent)
         fields = follow(graph, source, tiles) if _few(graph, source, tiles) else None
         if fields is not None:
-            best = min((best, *fields.cuts()), key=lambda found: found.price(crossed))
+            best = min((best, *fields.cuts()), key=lambda found: found.price(crossed, alone))
     return None if best is whole else best
 
 

@@ -8,7 +8,8 @@ slopes for every start row, Xu 2021).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ from verifier.settings import AscentSettings
 
 MOST_SHARE = 0.5  # of the time left, which any node may have
 FLOATS_PER_ELEMENT = 24  # alive for each element of each node and row during an ascent
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 Tightener = Callable[[NodeBounds, int, Tensor, float], tuple[Tensor, Tensor]]
 """Takes what is known of the nodes up to one, its position, the flat positions `[m]` of undecided elements of it, and
@@ -103,19 +107,29 @@ def in_chunks(most: Callable[[int], int], tightener: Tightener) -> Tightener:
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         chunks = index.split(max(1, most(source)))
-        ends = []
-        for number, chunk in enumerate(chunks):
-            now = time.monotonic()
-            if now > deadline:
-                nothing = torch.full(
-                    chunk.shape, torch.inf, dtype=found.intervals[source].lower.dtype, device=chunk.device
-                )
-                ends.append((-nothing, nothing))
-            else:
-                ends.append(tightener(found, source, chunk, now + (deadline - now) / (len(chunks) - number)))
-        return torch.cat([low for low, _ in ends]), torch.cat([high for _, high in ends])
+        low = torch.full(index.shape, -torch.inf, dtype=found.intervals[source].lower.dtype, device=index.device)
+        high, first = -low, 0
+        one = lambda chunk, until: tightener(found, source, chunk, until)  # noqa: E731
+        for chunk, (lower, upper) in shared_out(chunks, [len(chunk) for chunk in chunks], one, deadline):
+            low[first : first + len(chunk)], high[first : first + len(chunk)] = lower, upper
+            first += len(chunk)
+        return low, high
 
     return tighten
+
+
+def shared_out(
+    parts: Sequence[Part], sizes: Sequence[int], work: Callable[[Part, float], Result], deadline: float
+) -> Iterator[tuple[Part, Result]]:
+    """Each of the parts, and what `work` makes of it by a deadline of its own: of the time that is left its share by
+    `sizes`. Ends with the time."""
+    left = sum(sizes)
+    for part, size in zip(parts, sizes, strict=True):
+        now = time.monotonic()
+        if now > deadline:
+            return
+        yield part, work(part, now + (deadline - now) * size / left)
+        left -= size
 
 
 def end_rows(program: Program, source: int, index: Tensor) -> Tensor:

@@ -29,6 +29,11 @@ class Interval:
         """Half way between the ends, `[batch, *shape]`; finite wherever both are."""
         return self.lower / 2 + self.upper / 2
 
+    def point(self) -> Interval:
+        """Its middle alone."""
+        middle = self.middle()
+        return Interval(middle, middle)
+
     def intersect(self, other: Interval) -> Interval:
         """What both say; an end that is not a number says nothing."""
         return Interval(torch.fmax(self.lower, other.lower), torch.fmin(self.upper, other.upper))

@@ -67,6 +67,15 @@ class InputSearch(Driver[DomainBatch]):
         if self.stuck:
             self.stuck_bound = float(down(rise + self.stuck_bound))
 
+    def in_double(self) -> InputSearch:
+        """The same search, from where it stands, in double precision."""
+        wide = InputSearch(self.task.in_double())
+        wide.frontier.batches = [cast(batch, wide.program.dtype) for batch in self.frontier.batches]
+        wide.left, wide.bounded, wide.most_open = self.left, self.bounded, self.most_open
+        wide.stuck, wide.stuck_bound, wide.started = self.stuck, self.stuck_bound, self.started
+        wide.whole = None if self.whole is None else cast(self.whole, wide.program.dtype)
+        return wide
+
     def take_back(self, domains: DomainBatch, undecided: Tensor, bounded: int) -> None:
         """Domains that were popped and worked on elsewhere, with `bounded` subproblems: those still `undecided` `[n]`
         are open again."""

@@ -83,7 +83,7 @@ class Minimum:
 
     def _ease(self) -> None:
         """Aim lower if a lower value is known by now."""
-        problem = self.strategy.task.problem
+        problem = self.strategy.problem
         offset = self._aim(problem.offset.dtype)
         if offset > self.offset:
             self.offset = offset

@@ -17,7 +17,9 @@ from verifier.bounding.dual import Dual
 from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.bounding.precision import narrowed
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
+from verifier.bounding.tiles import in_tiles
 from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
@@ -154,15 +156,15 @@ class Root:
         (box, found), precise = self._one(i), self.precise()
         effort = Effort(self.limits.memory // 2, deadline)
         wide, inherited = cast(box, precise.dtype), cast(found.intervals, precise.dtype)
-        found = bound_nodes(precise, wide, "crown", inherited, effort)
-        better = {position: bounds.narrowed(self.program.dtype) for position, bounds in found.intervals.items()}
-        return bound_nodes(self.program, box, "interval", better)
+        return narrowed(self.program, box, bound_nodes(precise, wide, "crown", inherited, effort))
 
     def _with_slopes(self, i: int, deadline: float) -> NodeBounds:
         """By ascents."""
         box, found = self._one(i)
-        tightener = optimised_ends(self.program, self.precise(), box, self.settings.neurons, self.limits.memory // 2)
-        return tighten_nodes(self.program, box, found, tightener, deadline)
+        precise, memory = self.precise(), self.limits.memory // 2
+        whole = optimised_ends(self.program, precise, box, self.settings.neurons, memory)
+        make = lambda network, same: optimised_ends(network, same, box, self.settings.tiles, memory)  # noqa: E731
+        return tighten_nodes(self.program, box, found, in_tiles(self.program, precise, whole, make), deadline)
 
     def _with_splits(self, least_gain: float, i: int, deadline: float) -> NodeBounds:
         """By searches, until a round of splits gains less than `least_gain`."""

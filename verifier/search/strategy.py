@@ -14,9 +14,11 @@ from torch import Tensor
 
 from verifier.bounding.engine import Effort
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.precision import rounding_prevails
+from verifier.bounding.precision import narrowed, rounding_prevails
 from verifier.core.events import ignore
+from verifier.core.interval import Interval
 from verifier.core.problem import Problem
+from verifier.core.rounding import narrow_down
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
@@ -26,6 +28,8 @@ from verifier.search.splitting import splittable
 from verifier.search.task import Outcome, Task
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
+HALVED = 1 / 3  # of the varying inputs: where the time left is too short to halve so many, splitting them is slow,
+TRIED = 0.15  # and so much of the time must show what it gains
 FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
 TURN = 2.0  # seconds: a search over neurons needs tens of batches, of a tenth of a second at least
 PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
@@ -41,19 +45,29 @@ class Strategy:
     on where it stopped."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task.in_double() if _rounding_prevails(task) else task
-        self.inputs = InputSearch(self.task)
+        self.task = task
+        self.inputs = InputSearch(task.in_double() if self._rounding_prevails(self._first_box) else task)
+        self.pace = 0.0  # boxes bounded in a second of splitting inputs
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
 
+    @property
+    def problem(self) -> Problem:
+        """In the precision in which inputs are split."""
+        return self.inputs.problem
+
     def ease(self, problem: Problem) -> None:
         """Go on with an easier question: the same rows over the same boxes, with higher offsets."""
-        self.task = replace(self.task, problem=problem)
         self.inputs.ease(problem)
+        own = self.task.problem
+        self.task = replace(self.task, problem=replace(own, offset=narrow_down(problem.offset, own.offset.dtype)))
 
     def first(self) -> Outcome:
         """The cheap bounds, and some splitting of inputs."""
-        return self.inputs.run(FIRST_SEARCH)
+        began = time.monotonic()
+        outcome = self.inputs.run(FIRST_SEARCH)
+        self.pace = outcome.bounded / (time.monotonic() - began)
+        return outcome
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
@@ -61,10 +75,28 @@ class Strategy:
         varying = int(splittable(problem.box).sum(1).max())
         if not varying or not self._neurons_serve() or self.inputs.late:
             return self.inputs.run()
-        hopeless = varying > MANY_INPUTS and self.inputs.proved < PROMISING
+        slow = self._slow(varying)
+        if slow:
+            outcome = self.inputs.run(TRIED * self.task.limits.seconds)
+            if outcome.found or not outcome.open:
+                return outcome
+        hopeless = self.inputs.proved < PROMISING and (varying > MANY_INPUTS or slow)
         if hopeless and self._fit(len(problem.disjuncts)):
-            return search_neurons(self.task, problem.real, self.inputs.whole)[1]
+            return search_neurons(self.task, problem.real, self._whole())[1]
+        if self.inputs.program is self.task.program and self._rounding_prevails(self._first_box.point()):
+            self.inputs = self.inputs.in_double()
         return (self._exactly() if self.task.exact else None) or self._in_turns()
+
+    def _slow(self, varying: int) -> bool:
+        """Whether there is no time to halve more than a few of the inputs, of which so many vary."""
+        return varying <= MANY_INPUTS and self.pace * self.task.limits.seconds < 2 ** (HALVED * varying)
+
+    def _whole(self) -> NodeBounds | None:
+        """What is known of the nodes over the problem's box, in the precision of the task."""
+        found, program = self.inputs.whole, self.task.program
+        if found is None or self.inputs.program is program:
+            return found
+        return narrowed(program, self.task.problem.box.reshape(-1, *program.graph.input_shape), found)
 
     def _exactly(self) -> Outcome | None:
         """A few more splits of inputs; if they do not do, most of the time to an exact backend, where it serves."""
@@ -96,7 +128,7 @@ class Strategy:
         task, domains = self.task, self.inputs.frontier.pop(self.handed)
         part = replace(
             task,
-            problem=task.problem.select(domains.problem, domains.box),
+            problem=task.problem.select(domains.problem, domains.box.narrowed(task.program.dtype)),
             limits=replace(task.limits, deadline=min(task.limits.deadline, time.monotonic() + TURN)),
             candidates=lambda points, which: task.candidates(points, domains.problem[which]),
             observer=ignore,
@@ -112,16 +144,19 @@ class Strategy:
         """There are neurons to split, and every disjunct has rows to bound."""
         return bool(self.task.program.splittable) and self.task.problem.constrained
 
+    @property
+    def _first_box(self) -> Interval:
+        return self.task.problem.box.select(slice(0, 1)).reshape(1, *self.task.program.graph.input_shape)
+
+    def _rounding_prevails(self, box: Interval) -> bool:
+        """Rows that were rounded to single precision are not known any better in double."""
+        effort = Effort(self.task.limits.memory // 2)
+        return self.task.problem.exact and rounding_prevails(self.task.program, self.task.precise, box, effort)
+
     def _fit(self, boxes: int) -> bool:
         """Each box needs bounds and planes of every node."""
         floats = boxes * self.task.program.graph.size
         return floats * 32 < self.task.limits.memory // 4
-
-
-def _rounding_prevails(task: Task) -> bool:
-    """By the first box. Rows that were rounded to single precision are not known any better in double."""
-    box, effort = task.problem.box.select(slice(0, 1)), Effort(task.limits.memory // 2)
-    return task.problem.exact and rounding_prevails(task.program, task.precise, box, effort)
 
 
 def search_neurons(task: Task, still: Tensor, found: NodeBounds | None = None) -> tuple[NeuronSearch, Outcome]:
