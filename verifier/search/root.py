@@ -34,7 +34,7 @@ from verifier.search.task import Task
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 LEAST_GAINS = [0.02 / 4**k for k in range(6)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
-ASCENTS = 6.0  # times the pass before: what one with ascents takes at least
+ASCENTS = 4.0  # times the pass before: what one with ascents takes at least
 DEARER = 2.0  # the same for one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last

@@ -32,7 +32,7 @@ HALVED = 1 / 3  # of the varying inputs: where the time left is too short to hal
 TRIED = 0.15  # and so much of the time must show what it gains
 FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
 TURN = 2.0  # seconds: a search over neurons needs tens of batches, of a tenth of a second at least
-PROMISING = 0.5  # share proved by the first splits of inputs, above which they are gone on with, however many there are
+PROMISING = 0.5  # share proved, above which searches go on: over inputs if many vary, over neurons if few are open
 LAST_ROUNDS = 5  # subproblems that come of any open one, where a search is about to end
 SEARCHED = 0.5  # of the time of a pass over the root's bounds: so long a search goes on before the next pass
 SPLIT_SHARE = 0.05  # of the time: so long are inputs split before an exact backend is asked
@@ -174,7 +174,8 @@ def search_neurons(task: Task, still: Tensor, found: NodeBounds | None = None) -
         began = time.monotonic()
         outcome = search.run(SEARCHED * root.seconds if root.can_tighten() else float("inf"))
         rest = LAST_ROUNDS * outcome.open * (time.monotonic() - began) / max(outcome.bounded - bounded, 1)
-        if outcome.open and not outcome.found and rest < root.expected:  # few are left, and a pass begins all over
+        ending = outcome.proved > PROMISING and rest < root.expected  # few are left, and a pass begins all over
+        if outcome.open and not outcome.found and ending:
             outcome = search.run(rest)
         if outcome.found or not outcome.open or search.late:
             return search, outcome
