@@ -10,7 +10,7 @@ import pytest
 
 from tests.soundness.regions import least_margin
 from tests.soundness.test_enumeration import SETTINGS, as_network, random_layers, vnnlib
-from verifier.backends import tree
+from verifier.backends import relaxation
 from verifier.backends.milp import HOMES, Mixed
 from verifier.backends.protocol import Answer, Budget
 from verifier.backends.subproblem import Subproblem
@@ -48,7 +48,7 @@ def test_hardly_violated_and_hardly_not(method: str, solver: str | None, trust: 
 
 
 def test_what_is_not_proved_again_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "certain_bound", lambda *arguments, **more: float("nan"))
+    monkeypatch.setattr(relaxation, "certain_bound", lambda *arguments, **more: float("nan"))
     verdict = ask(-0.01, tmp_path, replace(SETTINGS, method="milp"))
     assert verdict.status is Status.UNKNOWN and "highs says that there is no violation" in verdict.reason
 

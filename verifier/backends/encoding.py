@@ -54,29 +54,51 @@ def encoded(subproblem: Subproblem) -> Encoding | Answer:
 @torch.no_grad()
 def encode(subproblem: Subproblem) -> Encoding:
     """Where there is no obstacle to it."""
-    program, found = subproblem.program, subproblem.found
-    groups = {
-        position: node_neurons(program, found, position, subproblem.cuts)
-        for position, node in enumerate(program.graph.nodes[: program.graph.output + 1])
-        if isinstance(node.op, Elementwise)
-    }
-    inputs = program.graph.nodes[0].size
-    neurons = placed(groups, inputs)
-    substitution = Substitution(subproblem, groups, neurons)
-    matrix = Matrix(inputs + neurons.count + 1, inputs, len(neurons))
-    for position, group in groups.items():
-        _keep_splits(substitution, matrix, position)
-        if len(group.elements):
-            _tie(substitution, matrix, position)
-    _link(neurons, matrix)
-    lowest, highest = _margins(subproblem, substitution, matrix)
-    cost = np.zeros(matrix.width)
-    cost[-1] = 1.0
-    lower = np.concatenate([substitution.lower, np.zeros(neurons.count), [lowest]])
-    upper = np.concatenate([substitution.upper, np.ones(neurons.count), [highest]])
-    coefficients, low, high, reads, implied = matrix.joined()
-    linear = LinearProgram(cost, coefficients, low, high, lower, upper)
-    return Encoding(linear, neurons, groups, reads, implied, inputs)
+    frame = Frame(subproblem)
+    problem, which, graph = subproblem.problem, subproblem.which, subproblem.program.graph
+    slots = (problem.owner[which] == subproblem.disjunct).nonzero().flatten()
+    table, output = problem.row[which][slots], graph.output
+    start = {output: problem.output_rows[table].reshape(-1, *graph.output_shape).double()}
+    if problem.input_rows is not None:
+        inputs = problem.input_rows[table].reshape(-1, *graph.input_shape).double()
+        start[0] = inputs + start[0] if output == 0 else inputs
+    return frame.encoding(frame.substitution.rows(start, problem.offset[which][slots].double(), problem.exact))
+
+
+class Frame:
+    """What all questions about a network over a box share: the columns, and every row but those of the margin."""
+
+    def __init__(self, subproblem: Subproblem) -> None:
+        program, found = subproblem.program, subproblem.found
+        self.groups = {
+            position: node_neurons(program, found, position, subproblem.cuts)
+            for position, node in enumerate(program.graph.nodes[: program.graph.output + 1])
+            if isinstance(node.op, Elementwise)
+        }
+        self.inputs = program.graph.nodes[0].size
+        self.neurons = placed(self.groups, self.inputs)
+        self.substitution = Substitution(subproblem, self.groups, self.neurons)
+        self.matrix = Matrix(self.inputs + self.neurons.count + 1, self.inputs, len(self.neurons))
+        for position, group in self.groups.items():
+            _keep_splits(self.substitution, self.matrix, position)
+            if len(group.elements):
+                _tie(self.substitution, self.matrix, position)
+        _link(self.neurons, self.matrix)
+
+    def encoding(self, margins: Rows) -> Encoding:
+        """Of a disjunct with these rows."""
+        matrix, count = self.matrix.copy(), len(margins.low)
+        own = np.zeros((count, matrix.width))
+        own[:, -1] = 1.0
+        matrix.add(margins, own, margins.low, np.full(count, np.inf))  # margin <= t
+        lowest, highest = _ends(margins, self.substitution)
+        cost = np.zeros(matrix.width)
+        cost[-1] = 1.0
+        lower = np.concatenate([self.substitution.lower, np.zeros(self.neurons.count), [lowest]])
+        upper = np.concatenate([self.substitution.upper, np.ones(self.neurons.count), [highest]])
+        coefficients, low, high, reads, implied = matrix.joined()
+        linear = LinearProgram(cost, coefficients, low, high, lower, upper)
+        return Encoding(linear, self.neurons, self.groups, reads, implied, self.inputs)
 
 
 def _tie(substitution: Substitution, matrix: Matrix, position: int) -> None:
@@ -121,22 +143,6 @@ def _keep_splits(substitution: Substitution, matrix: Matrix, position: int) -> N
     slack = 2 * EPS * (np.abs(rows.low) + np.abs(rows.high) + np.abs(lower) + np.abs(upper))
     own = np.zeros((len(elements), matrix.width))
     matrix.add(rows, own, rows.low - upper - slack, rows.high - lower + slack)
-
-
-def _margins(subproblem: Subproblem, substitution: Substitution, matrix: Matrix) -> tuple[float, float]:
-    """margin <= t  for each row of the disjunct; returns ends of t."""
-    problem, which, graph = subproblem.problem, subproblem.which, subproblem.program.graph
-    slots = (problem.owner[which] == subproblem.disjunct).nonzero().flatten()
-    table, output = problem.row[which][slots], graph.output
-    start = {output: problem.output_rows[table].reshape(-1, *graph.output_shape).double()}
-    if problem.input_rows is not None:
-        inputs = problem.input_rows[table].reshape(-1, *graph.input_shape).double()
-        start[0] = inputs + start[0] if output == 0 else inputs
-    rows = substitution.rows(start, problem.offset[which][slots].double(), problem.exact)
-    own = np.zeros((len(slots), matrix.width))
-    own[:, -1] = 1.0
-    matrix.add(rows, own, rows.low, np.full(len(slots), np.inf))
-    return _ends(rows, substitution)
 
 
 def _ends(rows: Rows, substitution: Substitution) -> tuple[float, float]:

@@ -45,8 +45,8 @@ class Budget:
 class Answer:
     """`status`: UNSAT no violation in the subproblem; SAT `point` `[*input]` violates in double precision;
     TIMEOUT, UNKNOWN neither. `checked`: of UNSAT, whether every bound was rebuilt with rounding accounted for; if not,
-    it rests on the solver's word. `bound`: of UNSAT the least margin proved in a leaf (infinite where all contradict
-    themselves), else the least that the solver claims of an open node. `nodes` were branched on, `programs` solved,
+    it rests on the solver's word. `bound`: a margin proved everywhere with rounding accounted for, infinite where all
+    leaves contradict themselves, minus infinity where nothing is known. `nodes` were branched on, `programs` solved,
     `reason` one sentence. `loose` `[s, columns]`: of UNKNOWN, points of the encoding that the network may leave, since
     functions in it lie between planes. `cuts`: of these, where the answer was given."""
 

@@ -103,6 +103,12 @@ class Matrix:
         self.blocks.append((matrix, low, high, reads, np.full(len(matrix), implied)))
         return first
 
+    def copy(self) -> Matrix:
+        """To which rows can be added without adding them to this one."""
+        other = Matrix(self.width, self.inputs, self.neurons)
+        other.blocks, other.count = list(self.blocks), self.count
+        return other
+
     def joined(self) -> tuple[np.ndarray, ...]:
         """Matrix, low and high ends, reads of the neurons, mask of the implied rows."""
         return tuple(np.concatenate(part) for part in zip(*self.blocks, strict=True))
