@@ -10,7 +10,7 @@ from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
-from verifier.bounding.tighten import Tightener, optimised_ends, tighten_nodes
+from verifier.bounding.tighten import Tightener, in_order, optimised_ends, tighten_nodes
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
 from verifier.ops import Relu
@@ -120,3 +120,17 @@ def test_a_point_has_no_undecided_neurons_left_to_tighten() -> None:
     better = tighten_nodes(program, point, NodeBounds(found.intervals, found.planes), by_slopes(program, point), LATE)
     assert_contains_samples(program, point, better)
     assert all(isinstance(program.graph.nodes[position].op, Elementwise) for position in better.planes)
+
+
+def test_in_order() -> None:
+    """The largest weights are asked about first, and every element gets its own bounds."""
+    asked: list[int] = []
+
+    def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
+        asked.extend(index.tolist())
+        return -index.double(), index.double()
+
+    weights, index = {3: torch.tensor([5.0, 1.0, 9.0, 7.0, 2.0])}, torch.tensor([4, 0, 2, 1])
+    low, high = in_order(weights, tighten)(NodeBounds(), 3, index, LATE)
+    assert asked == [2, 0, 4, 1]
+    assert high.tolist() == index.tolist() and low.tolist() == (-index).tolist()

@@ -17,7 +17,6 @@ from tests.search import test_neurons
 from tests.search.questions import ACTIVATIONS, SHAPES, Part, margin_of, query_of, random_parts, small_graph
 from tests.search.test_neurons import CLOSE, HASTY, search_of
 from verifier.backends.checked import Checked
-from verifier.backends.child import Child
 from verifier.backends.elsewhere import Elsewhere
 from verifier.backends.protocol import Answer, Budget
 from verifier.backends.subproblem import Subproblem, as_solved
@@ -39,8 +38,8 @@ class Here(Elsewhere):
 
     asked: ClassVar[list[Answer]] = []
 
-    def start(self) -> Child:
-        return None  # type: ignore[return-value]
+    def start(self) -> None:
+        pass
 
     def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
         with torch.no_grad():
@@ -231,11 +230,11 @@ def test_a_process_of_its_own() -> None:
 def test_a_killed_process_loses_one_attempt() -> None:
     program, problem, subproblem = asked(-0.01)
     backend = Elsewhere(program, problem)
-    os.kill(backend.start().process.pid, signal.SIGKILL)
+    os.kill(backend.process.start().process.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="process died"):
         backend.solve(subproblem, Budget(time.monotonic() + 60))
     assert backend.solve(subproblem, Budget(time.monotonic() + 60)).checked
-    process = backend.start().process
+    process = backend.process.start().process
     backend.stop()
     assert process.wait(10) == -signal.SIGKILL
     with pytest.raises(BackendError):

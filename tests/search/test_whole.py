@@ -13,6 +13,7 @@ from tests.search.questions import Part, margin_of, query_of, random_disjunct, s
 from tests.search.test_neurons import Confirm
 from tests.search.test_strategy import FAST
 from verifier.backends.child import made
+from verifier.backends.encoding import encode
 from verifier.backends.milp import Mixed
 from verifier.backends.protocol import Answer, Backend, Budget
 from verifier.backends.subproblem import Subproblem
@@ -115,3 +116,18 @@ def test_a_real_solver() -> None:
     assert outcome_of(lambda n: Mixed("highs", made), believing=True).trusted == "fake"
     assert not outcome_of(lambda n: Mixed("highs", made), believing=False).complete
     assert outcome_of(lambda n: Mixed("highs", made), believing=False, parts=conjunctions(0.02)).found
+
+
+def test_neurons_are_tightened_before_a_solver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By programs and trees, in processes; what they leave open of the neurons is asked about, and no more."""
+    asked: dict[int, list[int]] = {1000: [], 0: []}
+
+    class Counting(Mixed):
+        def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
+            asked[whole.LEAST_UNDECIDED].append(len(encode(subproblem).neurons))
+            return super().solve(subproblem, budget)
+
+    for least in asked:
+        monkeypatch.setattr(whole, "LEAST_UNDECIDED", least)
+        assert outcome_of(lambda n: Counting("highs", made), believing=True).complete
+    assert min(asked[1000]) > max(asked[0], default=0), asked

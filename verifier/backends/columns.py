@@ -86,8 +86,8 @@ class Neurons:
         their rounding may make a row `[n]`."""
         columns = np.zeros((len(reads), self.count))
         carried = self.bend[:, None] | (np.arange(self.real.shape[1]) == 0)  # a choice is written with its first column
-        values = reads[:, :, None] * np.where(carried, self.gains, 0.0)
-        columns[:, self.columns[self.real] - self.inputs] = values[:, self.real]
+        neuron, slot = (self.real & carried & (self.gains != 0)).nonzero()
+        columns[:, self.columns[neuron, slot] - self.inputs] = reads[:, neuron] * self.gains[neuron, slot]
         columns[:, self.own[self.enclosed] - self.inputs] = (reads * self.spread)[:, self.enclosed]
         return columns, np.abs(columns).sum(1) * (2 * EPS) + float(np.finfo(float).tiny) * self.count
 

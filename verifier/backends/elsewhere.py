@@ -1,4 +1,4 @@
-"""Exact reasoning in a process of its own, beside the search: it is given the network once, then parts of a problem."""
+"""Exact reasoning in processes of their own: one is given the network once, then parts of a problem."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 import time
+from typing import Any
 
 import torch
 
@@ -43,29 +44,25 @@ class Prover:
         return pickle.dumps(Checked().solve(subproblem, Budget(time.monotonic() + seconds)))
 
 
-class Elsewhere:
-    """A `Backend`: `Checked` in a process that starts with the first question, and anew where it died. All questions
-    are about `problem`, in one thread; `stop` may come from another one."""
+class Process:
+    """What is at `home`, made with `content`, in a process that starts with the first question, and anew where it died.
+    All is asked in one thread; `stop` may come from another one."""
 
-    def __init__(self, program: Program, problem: Problem) -> None:
-        self.content = pickle.dumps((program.graph, problem))
+    def __init__(self, home: str, content: bytes) -> None:
+        self.home, self.content = home, content
         self.child: Child | None = None
         self.stopped, self.lock = False, threading.Lock()
 
-    def supports(self, subproblem: Subproblem) -> str | None:
-        return Checked().supports(subproblem)
-
-    def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
-        """SAT rests on double precision alone."""
-        asked = pickle.dumps((subproblem.found, subproblem.box, subproblem.which, subproblem.disjunct))
-        reply: bytes | None = None
+    def ask(self, seconds: float, name: str, *arguments: object) -> Any:
+        """What a method returns; None where it did not answer in time. Raises `BackendError` where it failed; the
+        process is gone then, as without an answer."""
+        reply = None
         try:
-            seconds = budget.seconds
-            reply = self.start().ask(seconds, "solve", asked, seconds)
+            reply = self.start().ask(seconds, name, *arguments)
         finally:
             if reply is None:
                 self._drop()
-        return Answer(Status.TIMEOUT, "time was up") if reply is None else pickle.loads(reply)
+        return reply
 
     def stop(self) -> None:
         """At once; there are no answers any more."""
@@ -80,7 +77,7 @@ class Elsewhere:
             with self.lock:
                 if self.stopped:
                     raise BackendError("exact reasoning was stopped")
-                self.child = Child(HOME, self.content)
+                self.child = Child(self.home, self.content)
             if not self.child.ask(STARTING, "ready"):
                 raise BackendError("the process for exact reasoning does not start")
         return self.child
@@ -90,3 +87,28 @@ class Elsewhere:
             child, self.child = self.child, None
         if child is not None:
             child.end()
+
+
+class Elsewhere:
+    """A `Backend`: `Checked` in a process of its own. All questions are about `problem`."""
+
+    def __init__(self, program: Program, problem: Problem) -> None:
+        self.process = Process(HOME, pickle.dumps((program.graph, problem)))
+
+    def supports(self, subproblem: Subproblem) -> str | None:
+        return Checked().supports(subproblem)
+
+    def solve(self, subproblem: Subproblem, budget: Budget) -> Answer:
+        """SAT rests on double precision alone."""
+        asked = pickle.dumps((subproblem.found, subproblem.box, subproblem.which, subproblem.disjunct))
+        seconds = budget.seconds
+        reply = self.process.ask(seconds, "solve", asked, seconds)
+        return Answer(Status.TIMEOUT, "time was up") if reply is None else pickle.loads(reply)
+
+    def start(self) -> None:
+        """Which takes seconds the first time."""
+        self.process.start()
+
+    def stop(self) -> None:
+        """At once; there are no answers any more."""
+        self.process.stop()

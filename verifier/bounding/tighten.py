@@ -132,6 +132,17 @@ def shared_out(
         left -= size
 
 
+def in_order(weights: dict[int, Tensor], tightener: Tightener) -> Tightener:
+    """The same, given the elements with the largest weights `[size]`, by node, first."""
+
+    def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
+        order = weights[source][index].argsort(descending=True)
+        low, high = tightener(found, source, index[order], deadline)
+        return low[order.argsort()], high[order.argsort()]
+
+    return tighten
+
+
 def end_rows(program: Program, source: int, index: Tensor) -> Tensor:
     """Rows `[2 m, 1, *shape]` for the lower ends of the elements `index` `[m]` of a node, then for their upper ends."""
     node = program.graph.nodes[source]

@@ -11,7 +11,6 @@ from verifier.backends.checked import Checked
 from verifier.backends.child import ChildSolver
 from verifier.backends.protocol import Budget
 from verifier.backends.subproblem import Subproblem, as_solved
-from verifier.bounding.undecided import undecided_elements
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 from verifier.search.root import Root
@@ -28,7 +27,7 @@ def decide_exactly(task: Task) -> Outcome | None:
     if int(problem.real.sum()) > MOST_PAIRS:
         return None
     root = Root(task, problem.real)
-    if undecided_elements(task.program, root.found).count > MOST_UNDECIDED:
+    if root.undecided > MOST_UNDECIDED:
         return None
     for number, subproblem in enumerate(subproblems(task, root)):
         if not subproblem.straight:

@@ -18,7 +18,7 @@ from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.precision import narrowed
-from verifier.bounding.tighten import FLOATS_PER_ELEMENT, optimised_ends, tighten_nodes
+from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, optimised_ends, tighten_nodes
 from verifier.bounding.tiles import in_tiles
 from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
@@ -76,9 +76,19 @@ class Root:
         """Whether a good part of what the bounds lack is rounding, so that a program in double precision serves."""
         return self.rounding > ROUNDED * float(-self.bound.clamp(max=0).sum())
 
+    @property
+    def few(self) -> bool:
+        """Whether the boxes with open disjuncts, if any, are few enough to be tightened one by one."""
+        return 0 < len(self.pairs[:, 0].unique()) <= MOST_TIGHTENED
+
+    @property
+    def undecided(self) -> int:
+        """Neurons of one box."""
+        return undecided_elements(self.program, self.found).count
+
     def can_tighten(self) -> bool:
         """Whether another pass is worth its time, by what the last one gained, and fits into the time left."""
-        if not self.passes or not 0 < len(self.pairs[:, 0].unique()) <= MOST_TIGHTENED:
+        if not self.passes or not self.few:
             return False
         return self.expected < self.share * self.limits.seconds
 
@@ -90,13 +100,24 @@ class Root:
     def tighten(self) -> None:
         """One more pass."""
         began, before = time.monotonic(), float(-self.bound.clamp(max=0).sum())
-        self.found = self._tightened(self.passes.pop(0).bound)
+        self.found = self._tightened(self.passes.pop(0).bound, self.share)
         self._bound_rows()
         self.seconds = time.monotonic() - began
         gained = 1 - float(-self.bound.clamp(max=0).sum()) / before if before > 0 else 0.0
         self.share = LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * gained
         if len(self.passes) < len(LEAST_GAINS) and gained < WORTHWHILE:
             self.passes = []
+
+    def tighten_by(self, over: Callable[[Interval], Tightener], share: float) -> None:
+        """A pass by a tightener of another kind, made for each box, in at most this share of the time left: the neurons
+        that matter most come first."""
+
+        def bound(i: int, deadline: float) -> NodeBounds:
+            (box, found), influence = self._one(i), self._influence(i)
+            return tighten_nodes(self.program, box, found, in_order(influence, over(box)), deadline)
+
+        self.found = self._tightened(bound, share)
+        self._bound_rows()
 
     def subproblems(self) -> tuple[Kept, Subproblems]:
         kept, (which, slot) = Kept(self.program, self.found), self.pairs.T
@@ -137,11 +158,11 @@ class Root:
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
         return bound
 
-    def _tightened(self, bound: Callable[[int, float], NodeBounds]) -> NodeBounds:
+    def _tightened(self, bound: Callable[[int, float], NodeBounds], share: float) -> NodeBounds:
         """Better bounds of the neurons over each box with an open disjunct, by `bound`: of a box, until a deadline."""
         parts = [self.found.select(slice(i, i + 1)) for i in range(len(self.box.lower))]
         boxes = self.pairs[:, 0].unique().tolist()
-        end = time.monotonic() + self.share * max(0.0, self.limits.seconds)
+        end = time.monotonic() + share * max(0.0, self.limits.seconds)
         for number, i in enumerate(boxes):
             now = time.monotonic()
             parts[i] = bound(i, now + (end - now) / (len(boxes) - number))
@@ -149,6 +170,10 @@ class Root:
 
     def _one(self, i: int) -> tuple[Interval, NodeBounds]:
         return self.box.select(slice(i, i + 1)), self.found.select(slice(i, i + 1))
+
+    def _influence(self, i: int) -> dict[int, Tensor]:
+        """Over one box, by node `[size]`."""
+        return {source: total[i] for source, total in self.influence.items()}
 
     def _in_double(self, i: int, deadline: float) -> NodeBounds:
         """By double precision, of the neurons that single precision leaves undecided: rounding adds up from layer to
@@ -169,7 +194,6 @@ class Root:
     def _with_splits(self, least_gain: float, i: int, deadline: float) -> NodeBounds:
         """By searches, until a round of splits gains less than `least_gain`."""
         box, found = self._one(i)
-        influence = {source: total[i] for source, total in self.influence.items()}
         memory = self.limits.memory // 2
-        tightener = searched_ends(self.program, box, influence, self.settings, memory, least_gain)
+        tightener = searched_ends(self.program, box, self._influence(i), self.settings, memory, least_gain)
         return tighten_nodes(self.program, box, found, tightener, deadline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from verifier.backends.protocol import Answer, Backend
+from verifier.backends.tighteners import Tighteners
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 from verifier.search.exact import budget_of, subproblems
@@ -10,6 +11,8 @@ from verifier.search.root import Root
 from verifier.search.task import Outcome, Task
 
 MOST_FAILURES = 2  # of a backend: a crash loses one attempt, but what is missing or refused stays so
+TIGHTENING = 0.2  # of the time: where so much of it is not enough, trees are too dear to gain anything
+LEAST_UNDECIDED = 20  # neurons: with fewer, solvers are done before processes that tighten their bounds have started
 
 
 class WholeSearch:
@@ -35,6 +38,9 @@ class WholeSearch:
         `BackendError` where it cannot be asked, or failed, and no violation was found elsewhere."""
         if self.root.can_tighten():
             self.root.tighten()
+        if self.root.few and self.root.undecided > LEAST_UNDECIDED:
+            with Tighteners(self.task.program) as tighteners:
+                self.root.tighten_by(tighteners.over, TIGHTENING)
         for number, subproblem in enumerate(subproblems(self.task, self.root)):
             reason = self.backend.supports(subproblem)
             if reason is not None:
