@@ -18,7 +18,9 @@ from verifier.core.interval import Interval
 from verifier.core.problem import build_problem
 from verifier.core.stacked import join, pick
 from verifier.ops import Add, Clip, Relu, Sigmoid
-from verifier.search.branching import Choices, estimate, split
+from verifier.search.branching.neurons_first import neurons_first
+from verifier.search.branching.parts import split
+from verifier.search.branching.rule import Choices
 from verifier.search.neurons import objective_of
 from verifier.search.root import Root
 from verifier.search.subproblems import Kept, Subproblems
@@ -47,7 +49,7 @@ def dual_of(kept: Kept, domains: Subproblems, objective: Objective) -> Dual:
 
 
 def choices_of(kept: Kept, domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
-    return estimate(kept, domains, dual, most, 1.5)
+    return neurons_first(kept, domains, dual, most, 1.5)
 
 
 def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.stacked import cast, join
-from verifier.search.branching import neuron_scores
+from verifier.search.branching.relaxation_gap import neuron_scores
 from verifier.search.ends import searched_ends
 from verifier.search.neurons import objective_of
 from verifier.search.rows import proper
