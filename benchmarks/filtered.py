@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -15,35 +13,22 @@ from verifier.search.branching.rule import Choices, Rule
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.settings import AscentSettings
 
-LEAST_RISE = 1e-6  # of what the parent's bound lacks: a product must not be 0 where only one of the children gains
-
-Merit = Callable[[Tensor, Tensor], Tensor]
-"""Takes what each of both children gains, as shares of what the parent's bound lacks."""
+LEAST_RISE = 1e-6  # of what the parent's bound lacks: the product is not 0 where only one child gains
 
 
-def lesser(first: Tensor, second: Tensor) -> Tensor:
-    return torch.minimum(first, second) + LEAST_RISE * torch.maximum(first, second)
-
-
-def product(first: Tensor, second: Tensor) -> Tensor:
-    return first.clamp(min=LEAST_RISE) * second.clamp(min=LEAST_RISE)
-
-
-def filtered(shortlist: Rule, tried: int, iterations: int, merit: Merit) -> Rule:
-    """Of the `tried` best places of a shortlist, those first whose children have the better bounds after so many
-    iterations of an ascent."""
+def filtered(shortlist: Rule, tried: int, iterations: int) -> Rule:
+    """Of the `tried` best places of a shortlist, those first whose children gain more after so many iterations
+    of an ascent: by the product of what both gain, as shares of what their parent lacks."""
 
     def rule(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
         choices = shortlist(kept, domains, dual, max(most, tried), exponent)
-        scores = [_merit_of(kept, domains, dual, choices, k, iterations, merit) for k in range(choices.place.shape[1])]
+        scores = [_merit_of(kept, domains, dual, choices, k, iterations) for k in range(choices.place.shape[1])]
         return Choices(choices.place, torch.stack(scores, 1), choices.point).best(most)
 
     return rule
 
 
-def _merit_of(
-    kept: Kept, domains: Subproblems, dual: Dual, choices: Choices, rank: int, iterations: int, merit: Merit
-) -> Tensor:
+def _merit_of(kept: Kept, domains: Subproblems, dual: Dual, choices: Choices, rank: int, iterations: int) -> Tensor:
     """Of the choices of this rank `[n]`; minus infinity where there is none."""
     possible = (choices.score[:, rank] > -torch.inf).nonzero().flatten()
     scores = torch.full_like(choices.score[:, rank], -torch.inf)
@@ -54,7 +39,7 @@ def _merit_of(
         bound = optimise(child, kept.multipliers(children), AscentSettings(iterations=iterations)).bound
         lacking = (-parents.bound).clamp(min=torch.finfo(bound.dtype).tiny)
         rise = ((bound.reshape(2, -1) - parents.bound) / lacking).clamp(0.0, 1.0).nan_to_num(nan=0.0)
-        scores[possible] = merit(*rise)
+        scores[possible] = rise.clamp(min=LEAST_RISE).prod(0)
     return scores
 
 

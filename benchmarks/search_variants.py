@@ -1,22 +1,26 @@
 """Variants of the search, by subproblems and CPU seconds, on instances of several families.
 
-    python benchmarks/search_variants.py DIR OUT.csv [--seconds 15] [--root 8] [--match TEXT]
+    python benchmarks/search_variants.py DIR OUT.csv [--seconds 8] [--match TEXT]
 
 DIR holds a folder for each family, with an instances.csv (network, property, timeout). Each of INSTANCES (all without a
-violation, as far as is known) gets bounds of its root once, in passes that fit into `--root` seconds; from there each
+violation, as far as is known) gets bounds of its root once, by as many passes as are given there; from there each
 variant searches for `--seconds`, without an attack and without exact reasoning. What is not named is as in the code:
 
     default             neurons first, by their relaxations' gaps; new bounds of neurons as the run finds
-    upper lines only    gaps count only where the upper line is in use; `whole gaps`: fully everywhere, not by half
-    inputs              inputs are split, never neurons
-    filtered N, k, f    N places are tried, and the best children win: after k iterations of an ascent, by the lesser
-                        gain of both or by their product; `with inputs`: half of those tried are inputs
+    whole gaps          gaps count as much where the lower line is in use as where the upper one is
+    upper lines only    they count only where the upper line is in use
+    filtered N, k       N places are tried, and the best children win, after k iterations of an ascent
     never/always new    bounds of neurons are never or always computed anew; `16 new`: of 16 neurons instead of 64
-    levels 1            one split at once, however few subproblems there are
+    one level           one split at once, however few subproblems there are
     N iterations        of the ascent, at most
     not clipped         the input box is not clipped by the bound's row
-    input search ^ e    where few inputs vary: the search over inputs with this weight of the width; `in turns`: both
-                        searches, as a run has them
+
+and where few inputs vary
+
+    inputs              they are split, never neurons
+    filtered with inputs    as `filtered 4, 0`, but half of those tried are inputs
+    input search ^ e    the search over inputs with this weight of the width
+    in turns            both searches, as a run has them
 
 All clocks in the process show CPU time of its one thread, so that other work on the machine changes little. Written
 are whether all was proved, subproblems bounded and open, seconds, the share proved and the worst open bound. The row
@@ -36,7 +40,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from filtered import few_of_both, filtered, lesser, product
+from filtered import few_of_both, filtered
 
 import verifier
 from verifier.bounding.program import prepare
@@ -56,19 +60,18 @@ from verifier.settings import AscentSettings, SearchSettings
 
 MEMORY = 4 << 30
 COLUMNS = ("family", "network", "property", "variant", "proved", "subproblems", "open", "seconds", "share", "bound")
-INSTANCES = (  # family, part of the property's name or of the network's
-    ("acasxu_2023", "3_3", "prop_2"),
-    ("cifar10_resnet", "resnet_2b", "prop_22"),
-    ("collins_rul_cnn_2023", "window_40", "robustness_8"),
-    ("cora", "trades", "img3"),
-    ("dist_shift_2023", "concat", "8946"),
-    ("eran", "SIGMOID", "6623"),
-    ("eran", "relu_9_200", "5520"),
-    ("mnist_fc", "256x4", "prop_0_0.05"),
-    ("mnist_fc", "256x4", "prop_8_0.03"),
-    ("oval21", "base", "8194"),
-    ("safenlp", "ruarobot", "1461"),
-    ("sri_resnet_a", "3b2", "5594"),
+INSTANCES = (  # family, part of the network's name, part of the property's, and passes over the root's bounds
+    ("cifar10_resnet", "2b", "prop_36", 1),
+    ("safenlp", "ruarobot", "824", 2),
+    ("oval21", "deep", "7878", 2),
+    ("eran", "relu", "225", 3),
+    ("dist_shift_2023", "concat", "2481", 2),
+    ("mnist_fc", "256x4", "prop_8_0.03", 4),
+    ("mnist_fc", "256x4", "prop_5_0.05", 3),
+    ("oval21", "base", "8194", 2),
+    ("eran", "SIGMOID", "3991", 1),
+    ("sri_resnet_a", "3b2", "5594", 2),
+    ("acasxu_2023", "3_9", "prop_1", 2),
 )
 
 
@@ -98,29 +101,28 @@ VARIANTS = (
     Variant("default"),
     Variant("whole gaps", patches={GAP: 1.0}),
     Variant("upper lines only", patches={GAP: 0.0}),
-    Variant("inputs", input_effect),
-    Variant("filtered 4, 0, lesser", filtered(neurons_first, 4, 0, lesser)),
-    Variant("filtered 4, 0, product", filtered(neurons_first, 4, 0, product)),
-    Variant("filtered 4, 5, product", filtered(neurons_first, 4, 5, product)),
-    Variant("filtered with inputs", filtered(few_of_both(relaxation_gap, input_effect), 4, 0, product)),
+    Variant("filtered 4, 0", filtered(neurons_first, 4, 0)),
+    Variant("filtered 4, 5", filtered(neurons_first, 4, 5)),
     Variant("never new", patches={REFRESHING: partial(Always, False)}),
     Variant("always new", patches={REFRESHING: partial(Always, True)}),
     Variant("16 new", patches={"verifier.search.expansion.REFRESHED": 16}),
-    Variant("levels 1", settings=SearchSettings(levels=1)),
-    *(
-        Variant(f"{count} iterations", settings=SearchSettings(ascent=AscentSettings(iterations=count)))
-        for count in (5, 10, 40)
-    ),
+    Variant("one level", settings=SearchSettings(levels=1)),
+    Variant("5 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=5))),
+    Variant("40 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=40))),
     Variant("not clipped", patches={"verifier.search.expansion.clip_by": lambda form, box: box}),
 )
+OF_INPUTS = (
+    Variant("inputs", input_effect),
+    Variant("filtered with inputs", filtered(few_of_both(relaxation_gap, input_effect), 4, 0)),
+)
+EXPONENTS = (1.0, 1.5, 2.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("table", type=Path)
-    parser.add_argument("--seconds", type=float, default=15.0, help="CPU seconds for each search")
-    parser.add_argument("--root", type=float, default=8.0, help="CPU seconds for the root's bounds")
+    parser.add_argument("--seconds", type=float, default=8.0, help="CPU seconds for each search")
     parser.add_argument("--match", default="", help="only instances with this in a name, or in that of the family")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -129,14 +131,14 @@ def main() -> None:
     with options.table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for names in INSTANCES:
-            if options.match not in " ".join(names):
+        for family, *names, passes in INSTANCES:
+            if options.match not in " ".join((family, *names)):
                 continue
-            network, prop = find(options.folder / names[0], *names[1:])
-            for row in compare(network, prop, options.root, options.seconds):
-                writer.writerow((names[0], network.name, prop.name, *row))
+            network, prop = find(options.folder / family, *names)
+            for row in compare(network, prop, passes, options.seconds):
+                writer.writerow((family, network.name, prop.name, *row))
                 file.flush()
-                print(names[0], prop.name, *row, flush=True)
+                print(family, prop.name, *row, flush=True)
 
 
 def find(family: Path, network: str, prop: str) -> tuple[Path, Path]:
@@ -147,27 +149,26 @@ def find(family: Path, network: str, prop: str) -> tuple[Path, Path]:
     raise SystemExit(f"no instance with {network} and {prop} in '{family}'")
 
 
-def compare(network: Path, prop: Path, root_seconds: float, seconds: float) -> Iterator[tuple[object, ...]]:
+def compare(network: Path, prop: Path, passes: int, seconds: float) -> Iterator[tuple[object, ...]]:
     """The columns behind the property's name, for the root and for each variant."""
-    task = task_of(network, prop, root_seconds)
+    task = task_of(network, prop)
     began, root = time.process_time(), Root(task, task.problem.real)
-    while root.can_tighten():
+    for _ in range(passes):
         root.tighten()
     took, lowest = time.process_time() - began, float(root.bound.min()) if len(root.bound) else 0.0
     yield "root", int(not len(root.pairs)), int(task.problem.real.sum()), len(root.pairs), f"{took:.1f}", "", lowest
-    if not len(root.pairs):
-        return
     kept, roots = root.subproblems()
-    for variant in VARIANTS:
+    few = int(splittable(task.problem.box).sum(1).max()) <= MANY_INPUTS
+    for variant in VARIANTS + OF_INPUTS if few else VARIANTS:
         own = replace(task, settings=variant.settings, rule=variant.rule)
         with ExitStack() as stack:
             for name, value in variant.patches.items():
                 stack.enter_context(mock.patch(name, value))
             yield variant.name, *measured(own, seconds, lambda own: NeuronSearch(kept, roots, own).run())
-    if int(splittable(task.problem.box).sum(1).max()) <= MANY_INPUTS:
-        for exponent in (1.0, 1.5, 2.0):
-            own = replace(task, settings=SearchSettings(width_exponent=exponent))
-            yield f"input search ^ {exponent:g}", *measured(own, seconds, lambda own: InputSearch(own).run())
+    for exponent in EXPONENTS if few else ():
+        own = replace(task, settings=SearchSettings(width_exponent=exponent))
+        yield f"input search ^ {exponent:g}", *measured(own, seconds, lambda own: InputSearch(own).run())
+    if few:
         yield "in turns", *measured(task, seconds, in_turns)
 
 
@@ -185,11 +186,11 @@ def in_turns(task: Task) -> Outcome:
     return strategy.run() if first.open else first
 
 
-def task_of(network: Path, prop: Path, seconds: float) -> Task:
+def task_of(network: Path, prop: Path) -> Task:
     graph = verifier.load(network).graph
     problem = build_problem(verifier.read_property(prop), torch.float32, "cpu")
     program, precise = (prepare(graph, dtype).asked(problem.output_rows) for dtype in (torch.float32, torch.float64))
-    limits = Limits(time.process_time() + seconds, MEMORY)
+    limits = Limits(float("inf"), MEMORY)
     return Task(problem, program, lambda: precise, SearchSettings(), limits, lambda points, which: False, exact=False)
 
 
