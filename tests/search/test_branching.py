@@ -18,8 +18,10 @@ from verifier.core.interval import Interval
 from verifier.core.problem import build_problem
 from verifier.core.stacked import join, pick
 from verifier.ops import Add, Clip, Relu, Sigmoid
+from verifier.search.branching.input_effect import input_effect
 from verifier.search.branching.neurons_first import neurons_first
 from verifier.search.branching.parts import split
+from verifier.search.branching.relaxation_gap import relaxation_gap
 from verifier.search.branching.rule import Choices
 from verifier.search.neurons import objective_of
 from verifier.search.root import Root
@@ -109,6 +111,25 @@ def test_every_possible_split_makes_progress(name: str) -> None:
         changed = (inner.lower > outer.lower) | (inner.upper < outer.upper)
         for place, child in zip(choices.place[possible, rank].repeat(2).tolist(), changed, strict=True):
             assert bool(child.any()) and child.tolist() == copies_of(kept, place)
+
+
+@each
+def test_each_rule_splits_its_own_kind_of_place_the_best_first(name: str) -> None:
+    """Neurons before inputs, and no number twice where both are possible."""
+    kept, roots, dual = roots_of(GRAPHS[name](1), 2)
+    of_neurons, of_inputs, of_both = (
+        rule(kept, roots, dual, 1000, 1.5) for rule in (relaxation_gap, input_effect, neurons_first)
+    )
+    for choices in (of_neurons, of_inputs, of_both):
+        assert (choices.score[:, :-1] >= choices.score[:, 1:]).all()
+    assert (of_neurons.place < kept.sites.count).all() and (of_inputs.place >= kept.sites.count).all()
+    for row in range(len(roots)):
+        neurons, inputs, both = (
+            choices.place[row, choices.score[row] > -torch.inf].tolist() for choices in (of_neurons, of_inputs, of_both)
+        )
+        read = {int(kept.sites.inputs[place]) for place in neurons}
+        left = [place for place in inputs if int(kept.sites.inputs[place]) not in read]
+        assert sorted(both[: len(neurons)]) == sorted(neurons) and sorted(both[len(neurons) :]) == sorted(left)
 
 
 def ends(domains: Subproblems) -> Interval:
