@@ -193,7 +193,7 @@ def test_where_the_rule_has_no_choice_nothing_is_split() -> None:
     graph = small_graph("relu", "two layers", 1)
     search = search_of(graph, near_miss(graph, -0.01), rule=no_choice)
     search.expander.candidates = lambda points, which: False
-    outcome = outcome_of(search)
+    outcome = search.run(pause=0.0)
     assert (outcome.stuck, outcome.open, outcome.found, outcome.complete) == (1, 0, False, False)
 
 

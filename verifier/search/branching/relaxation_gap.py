@@ -1,5 +1,6 @@
 """The rule that splits a number that nonlinear operators read, and first the one whose relaxation costs the bound most:
-its coefficient times the width of the relaxation at the branch points (the intercept term of BaBSR, Bunel 2020)."""
+its coefficient times the distance of the function from the plane in use, at the point where it would be split (for ReLU
+the intercept term of BaBSR, Bunel 2020)."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual
+from verifier.core.operator import Elementwise, Planes
 from verifier.search.branching.rule import Choices
 from verifier.search.sites import Sites
 from verifier.search.subproblems import Kept, Subproblems
 
-LOWER_WEIGHT = 0.5  # of the gap where the lower line is in use: its slope is optimised, it loses less
+WIDTH_WEIGHT = 0.01  # of the distance of both planes, beside that of the one in use: ends ties, where that is 0
 
 
 def relaxation_gap(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
@@ -61,14 +63,26 @@ def _branches(dual: Dual) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Of each argument of each nonlinear node that the rows came through: the node that computes it, what splitting
     each undecided element could gain (0 where it cannot be split) and at which point, `[n, k]` each."""
     for position, lines in dual.lines.items():
-        reader, planes, boxes = dual.undecided.readers[position], dual.relaxed(position), dual.boxes(position)
-        branches, gap = reader.op.branches(*boxes), planes.upper_intercept
-        if planes.lower_intercept is not None:
-            gap = gap - planes.lower_intercept
-        for branch, low, high in zip(branches, planes.lower_slopes, planes.upper_slopes, strict=True):
-            gap = gap + (high - low) * branch.point
-        gap = gap * (LOWER_WEIGHT * lines.rows.clamp(min=0) - lines.rows.clamp(max=0))
-        gap = torch.nan_to_num(gap, nan=0.0) * reader.op.unstable(*boxes)
+        reader, boxes = dual.undecided.readers[position], dual.boxes(position)
+        branches = reader.op.branches(*boxes)
+        points = [
+            torch.minimum(torch.maximum(branch.point, box.lower), box.upper)
+            for branch, box in zip(branches, boxes, strict=True)
+        ]
+        below, above = _distances(reader.op, dual.relaxed(position), points)
+        cost = below * lines.rows.clamp(min=0) - above * lines.rows.clamp(max=0)
+        cost = torch.nan_to_num(cost, nan=0.0) * reader.op.unstable(*boxes)
         for source, box, branch in zip(reader.sources, boxes, branches, strict=True):
             possible = (box.lower < branch.point) & (branch.point < box.upper)
-            yield source, gap * branch.share * possible, branch.point
+            yield source, cost * branch.share * possible, branch.point
+
+
+def _distances(op: Elementwise, planes: Planes, points: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of the function from the plane below it and from the one above, at the branch points, and a little of the
+    distance between these."""
+    low, high = planes.lower_intercept, planes.upper_intercept
+    low = torch.zeros_like(high) if low is None else low
+    for point, below, above in zip(points, planes.lower_slopes, planes.upper_slopes, strict=True):
+        low, high = low + below * point, high + above * point
+    value = torch.minimum(torch.maximum(op.evaluate(*points), low), high)
+    return value - low + WIDTH_WEIGHT * (high - low), high - value + WIDTH_WEIGHT * (high - low)
