@@ -6,11 +6,13 @@ DIR holds a folder for each family, with an instances.csv (network, property, ti
 violation, as far as is known) gets bounds of its root once, by as many passes as are given there; from there each
 variant searches for `--seconds`, without an attack and without exact reasoning. What is not named is as in the code:
 
-    default             neurons first, by their relaxations' gaps; new bounds of neurons as the run finds
-    whole gaps          gaps count as much where the lower line is in use as where the upper one is
-    upper lines only    they count only where the upper line is in use
+    default             neurons first, by the distance of the function from the plane in use at the branch point, and
+                        new bounds of 64 neurons where the run finds that they pay
+    widths              by the distance between both planes there
+    lower widths halved     by half of it where the lower plane is in use
     filtered N, k       N places are tried, and the best children win, after k iterations of an ascent
-    never/always new    bounds of neurons are never or always computed anew; `16 new`: of 16 neurons instead of 64
+    never, always new   bounds of neurons are never or always computed anew; `16 new`: of 16 neurons instead of 64;
+                        `new by gain`: of those that a split would serve most
     one level           one split at once, however few subproblems there are
     N iterations        of the ascent, at most
     not clipped         the input box is not clipped by the bound's row
@@ -47,8 +49,9 @@ from verifier.bounding.program import prepare
 from verifier.core.problem import build_problem
 from verifier.search.branching.input_effect import input_effect
 from verifier.search.branching.neurons_first import neurons_first
-from verifier.search.branching.relaxation_gap import relaxation_gap
+from verifier.search.branching.relaxation_gap import gain, relaxation_gap
 from verifier.search.branching.rule import Rule
+from verifier.search.influence import width
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import SmallerTree
 from verifier.search.neurons import NeuronSearch
@@ -96,16 +99,17 @@ class Variant:
     patches: Mapping[str, object] = field(default_factory=dict)
 
 
-GAP, REFRESHING = "verifier.search.branching.relaxation_gap.LOWER_WEIGHT", "verifier.search.neurons.SmallerTree"
+GAIN, REFRESHING = "verifier.search.branching.relaxation_gap.gain", "verifier.search.neurons.SmallerTree"
 VARIANTS = (
     Variant("default"),
-    Variant("whole gaps", patches={GAP: 1.0}),
-    Variant("upper lines only", patches={GAP: 0.0}),
+    Variant("widths", patches={GAIN: lambda rows, below, above: (below + above) * rows.abs()}),
+    Variant("lower widths halved", patches={GAIN: width}),
     Variant("filtered 4, 0", filtered(neurons_first, 4, 0)),
     Variant("filtered 4, 5", filtered(neurons_first, 4, 5)),
     Variant("never new", patches={REFRESHING: partial(Always, False)}),
     Variant("always new", patches={REFRESHING: partial(Always, True)}),
     Variant("16 new", patches={"verifier.search.expansion.REFRESHED": 16}),
+    Variant("new by gain", patches={"verifier.search.influence.width": gain}),
     Variant("one level", settings=SearchSettings(levels=1)),
     Variant("5 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=5))),
     Variant("40 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=40))),

@@ -21,8 +21,8 @@ from verifier.core.flat import flat
 from verifier.core.stacked import join, pick
 from verifier.search.branching.neurons_first import neurons_first
 from verifier.search.branching.parts import split
-from verifier.search.branching.relaxation_gap import most_costly
 from verifier.search.branching.rule import Rule
+from verifier.search.influence import most_influential
 from verifier.search.measured import rise_of
 from verifier.search.rows import clip_by, proper
 from verifier.search.subproblems import Kept, Subproblems, short
@@ -114,10 +114,10 @@ class Expander:
         return bound.index_copy(0, close, better)
 
     def _refreshed(self, domains: Subproblems, objective: Objective) -> NodeBounds:
-        """Bounds of the nodes, computed anew for the neurons that the parent's bound relies on most."""
+        """Bounds of the nodes, computed anew for the neurons that matter most to the parent's bound."""
         dual = self.kept.dual(domains, objective)
         dual.value(dual.projected(self.kept.multipliers(domains)))
-        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(dual, REFRESHED))
+        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_influential(dual, REFRESHED))
         return bound_nodes(self.program, domains.box, "crown", self.kept.intervals(domains), effort)
 
     def _propagated(self, domains: Subproblems) -> NodeBounds:
