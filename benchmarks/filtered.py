@@ -13,22 +13,23 @@ from verifier.search.branching.rule import Choices, Rule
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.settings import AscentSettings
 
+INHERITED = AscentSettings(iterations=0)
 LEAST_RISE = 1e-6  # of what the parent's bound lacks: the product is not 0 where only one child gains
 
 
-def filtered(shortlist: Rule, tried: int, iterations: int) -> Rule:
-    """Of the `tried` best places of a shortlist, those first whose children gain more after so many iterations
-    of an ascent: by the product of what both gain, as shares of what their parent lacks."""
+def filtered(shortlist: Rule, tried: int) -> Rule:
+    """Of the `tried` best places of a shortlist, those first whose children gain more with the multipliers that
+    they inherit: by the product of what both gain, as shares of what their parent lacks."""
 
     def rule(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
         choices = shortlist(kept, domains, dual, max(most, tried), exponent)
-        scores = [_merit_of(kept, domains, dual, choices, k, iterations) for k in range(choices.place.shape[1])]
+        scores = [_merit_of(kept, domains, dual, choices, k) for k in range(choices.place.shape[1])]
         return Choices(choices.place, torch.stack(scores, 1), choices.point).best(most)
 
     return rule
 
 
-def _merit_of(kept: Kept, domains: Subproblems, dual: Dual, choices: Choices, rank: int, iterations: int) -> Tensor:
+def _merit_of(kept: Kept, domains: Subproblems, dual: Dual, choices: Choices, rank: int) -> Tensor:
     """Of the choices of this rank `[n]`; minus infinity where there is none."""
     possible = (choices.score[:, rank] > -torch.inf).nonzero().flatten()
     scores = torch.full_like(choices.score[:, rank], -torch.inf)
@@ -36,7 +37,7 @@ def _merit_of(kept: Kept, domains: Subproblems, dual: Dual, choices: Choices, ra
         parents = pick(domains, possible)
         children = split(kept, parents, choices.place[possible, rank], choices.point[possible, rank])
         child = kept.dual(children, dual.objective.select(possible.repeat(2)))
-        bound = optimise(child, kept.multipliers(children), AscentSettings(iterations=iterations)).bound
+        bound = optimise(child, kept.multipliers(children), INHERITED).bound
         lacking = (-parents.bound).clamp(min=torch.finfo(bound.dtype).tiny)
         rise = ((bound.reshape(2, -1) - parents.bound) / lacking).clamp(0.0, 1.0).nan_to_num(nan=0.0)
         scores[possible] = rise.clamp(min=LEAST_RISE).prod(0)
