@@ -23,6 +23,7 @@ from verifier.search.branching.neurons_first import neurons_first
 from verifier.search.branching.parts import split
 from verifier.search.branching.relaxation_gap import relaxation_gap
 from verifier.search.branching.rule import Choices
+from verifier.search.influence import influence
 from verifier.search.neurons import objective_of
 from verifier.search.root import Root
 from verifier.search.subproblems import Kept, Subproblems
@@ -130,6 +131,22 @@ def test_each_rule_splits_its_own_kind_of_place_the_best_first(name: str) -> Non
         read = {int(kept.sites.inputs[place]) for place in neurons}
         left = [place for place in inputs if int(kept.sites.inputs[place]) not in read]
         assert sorted(both[: len(neurons)]) == sorted(neurons) and sorted(both[len(neurons) :]) == sorted(left)
+
+
+def test_what_a_relu_costs() -> None:
+    """Between its lines there are -l u / (u - l) at the kink, through which the lower line goes: a split gains where
+    the coefficient is negative, and nearly nothing else; both lines depend on the bounds."""
+    kept, roots, dual = roots_of(small_graph("relu", "two layers", 1), 2)
+    choices, matters = relaxation_gap(kept, roots, dual, 1000, 1.5), influence(dual)
+    scores = torch.zeros(len(roots), kept.sites.count).scatter(1, choices.place, choices.score.clamp(min=0))
+    assert len(dual.lines) == 2 and any(bool((lines.rows > 0).any()) for lines in dual.lines.values())
+    for position, lines in dual.lines.items():
+        (source,) = dual.undecided.readers[position].sources
+        box = dual.neurons[source]
+        width = (-box.lower * box.upper / (box.upper - box.lower)).clamp(min=0).expand_as(lines.rows)
+        loss = -lines.rows.clamp(max=0)
+        torch.testing.assert_close(scores[:, kept.sites.of[source]], width * (loss + 0.01 * lines.rows.abs()))
+        torch.testing.assert_close(matters[source], width * (loss + 0.5 * lines.rows.clamp(min=0)))
 
 
 def ends(domains: Subproblems) -> Interval:
