@@ -139,7 +139,7 @@ def row_margins(program: Program, problem: Problem, method: str) -> Tensor:
     lower, upper = flat(outputs.lower), flat(outputs.upper)
     which, slot = problem.real.nonzero().T
     objective = objective_of(problem, program, which, slot)
-    rows = objective.rows[program.graph.output].flatten(2)
+    rows = flat(objective.rows[program.graph.output], 2)
     ends = torch.where(rows > 0, lower[which].unsqueeze(1), upper[which].unsqueeze(1))
     margins = (rows * ends).sum(2) + objective.offset
     return margins.amax(1)

@@ -111,6 +111,7 @@ VARIANTS = (
     Variant("new by gain", patches={"verifier.search.influence.width": gain}),
     Variant("one level", settings=SearchSettings(levels=1)),
     Variant("5 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=5))),
+    Variant("10 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=10))),
     Variant("40 iterations", settings=SearchSettings(ascent=AscentSettings(iterations=40))),
     Variant("not clipped", patches={"verifier.search.expansion.clip_by": lambda form, box: box}),
 )
