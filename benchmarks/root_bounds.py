@@ -56,7 +56,7 @@ def main() -> None:
     torch.set_num_threads(1)
     time.monotonic = time.process_time  # so that other work on the machine changes little
     with options.table.open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for listing in sorted(options.folder.glob(f"{options.family or '*'}/instances.csv")):
             for row in first_open(listing, options.seconds):
