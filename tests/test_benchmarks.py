@@ -8,9 +8,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from tests.search.questions import small_graph
+from tests.search.test_branching import roots_of
+from verifier.core.stacked import pick
+from verifier.search.branching.parts import split
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "benchmarks" / "vnncomp"
@@ -163,3 +170,53 @@ def test_run_set_resumes_after_a_torn_line(run_set, families, tmp_path):
 def test_run_set_wants_a_benchmark_folder(run_set, tmp_path):
     with pytest.raises(SystemExit, match=r"no instances\.csv"):
         run_set(tmp_path, tmp_path / "out.csv")
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    """The script's module; what it sets for its whole process is as before afterwards."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(time, "monotonic", time.monotonic)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(torch, "set_grad_enabled", lambda enabled: None)
+    with torch.no_grad():
+        yield importlib.import_module("search_variants")
+
+
+def test_search_variants_writes_a_row_for_each(variants, monkeypatch, tmp_path):
+    family = tmp_path / "few"
+    family.mkdir()
+    files = ROOT / "onnx_models" / "acasxu_1_8.onnx", ROOT / "vnnlib" / "acasxu_prop_2.vnnlib"
+    (family / "instances.csv").write_text(f"{files[0]},{files[1]},60\n")
+    monkeypatch.setattr(variants, "INSTANCES", (("few", "1_8", "prop_2", 1), ("other", "", "", 0)))
+    monkeypatch.setattr(variants, "VARIANTS", variants.VARIANTS[:2])
+    table = tmp_path / "out.csv"
+    arguments = [str(tmp_path), str(table), "--match", "few", "--seconds", "0.2"]
+    monkeypatch.setattr(sys, "argv", ["search_variants.py", *arguments])
+    variants.main()
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["variant"] for row in rows[:3]] == ["root", "default", "widths"] and rows[-1]["variant"] == "in turns"
+    for row in rows[1:]:
+        assert row["family"] == "few" and int(row["subproblems"]) > 0
+        assert (row["proved"] == "1") == (row["share"] == "1.0000" and row["open"] == "0")
+
+
+def test_filtered_branching_takes_the_children_with_the_best_bounds(variants):
+    """Beside bounds of the children that are worked out one by one."""
+    kept, roots, dual = roots_of(small_graph("relu", "two layers", 1), 2)
+    chosen = variants.filtered(variants.neurons_first, 3)(kept, roots, dual, 1, 1.5)
+    listed = variants.neurons_first(kept, roots, dual, 3, 1.5)
+    moved = False
+    for row in range(len(roots)):
+        parent, merits = pick(roots, [row]), []
+        for rank in range(3):
+            children = split(kept, parent, listed.place[[row], rank], listed.point[[row], rank])
+            own = kept.dual(children, dual.objective.select(torch.tensor([row, row])))
+            multipliers = own.projected(kept.multipliers(children))
+            gains = (own.value(multipliers) - parent.bound) / -parent.bound
+            merits.append(float(gains.clamp(1e-6, 1).prod()))
+        best = merits.index(max(merits))
+        assert max(merits) > 1.01 * sorted(merits)[-2] and int(chosen.place[row, 0]) == int(listed.place[row, best])
+        moved = moved or best > 0
+    assert moved, "else the shortlist's order would do"

@@ -18,7 +18,12 @@ from verifier.core.interval import Interval
 from verifier.core.problem import build_problem
 from verifier.core.stacked import join, pick
 from verifier.ops import Add, Clip, Relu, Sigmoid
-from verifier.search.branching import Choices, estimate, split
+from verifier.search.branching.input_effect import input_effect
+from verifier.search.branching.neurons_first import neurons_first
+from verifier.search.branching.parts import split
+from verifier.search.branching.relaxation_gap import relaxation_gap
+from verifier.search.branching.rule import Choices
+from verifier.search.influence import influence
 from verifier.search.neurons import objective_of
 from verifier.search.root import Root
 from verifier.search.subproblems import Kept, Subproblems
@@ -47,7 +52,7 @@ def dual_of(kept: Kept, domains: Subproblems, objective: Objective) -> Dual:
 
 
 def choices_of(kept: Kept, domains: Subproblems, dual: Dual, most: int = 1000) -> Choices:
-    return estimate(kept, domains, dual, most, 1.5)
+    return neurons_first(kept, domains, dual, most, 1.5)
 
 
 def inside(kept: Kept, domains: Subproblems, x: Tensor) -> Tensor:
@@ -107,6 +112,41 @@ def test_every_possible_split_makes_progress(name: str) -> None:
         changed = (inner.lower > outer.lower) | (inner.upper < outer.upper)
         for place, child in zip(choices.place[possible, rank].repeat(2).tolist(), changed, strict=True):
             assert bool(child.any()) and child.tolist() == copies_of(kept, place)
+
+
+@each
+def test_each_rule_splits_its_own_kind_of_place_the_best_first(name: str) -> None:
+    """Neurons before inputs, and no number twice where both are possible."""
+    kept, roots, dual = roots_of(GRAPHS[name](1), 2)
+    of_neurons, of_inputs, of_both = (
+        rule(kept, roots, dual, 1000, 1.5) for rule in (relaxation_gap, input_effect, neurons_first)
+    )
+    for choices in (of_neurons, of_inputs, of_both):
+        assert (choices.score[:, :-1] >= choices.score[:, 1:]).all()
+    assert (of_neurons.place < kept.sites.count).all() and (of_inputs.place >= kept.sites.count).all()
+    for row in range(len(roots)):
+        neurons, inputs, both = (
+            choices.place[row, choices.score[row] > -torch.inf].tolist() for choices in (of_neurons, of_inputs, of_both)
+        )
+        read = {int(kept.sites.inputs[place]) for place in neurons}
+        left = [place for place in inputs if int(kept.sites.inputs[place]) not in read]
+        assert sorted(both[: len(neurons)]) == sorted(neurons) and sorted(both[len(neurons) :]) == sorted(left)
+
+
+def test_what_a_relu_costs() -> None:
+    """Between its lines there are -l u / (u - l) at the kink, through which the lower line goes: a split gains where
+    the coefficient is negative, and nearly nothing else; both lines depend on the bounds."""
+    kept, roots, dual = roots_of(small_graph("relu", "two layers", 1), 2)
+    choices, matters = relaxation_gap(kept, roots, dual, 1000, 1.5), influence(dual)
+    scores = torch.zeros(len(roots), kept.sites.count).scatter(1, choices.place, choices.score.clamp(min=0))
+    assert len(dual.lines) == 2 and any(bool((lines.rows > 0).any()) for lines in dual.lines.values())
+    for position, lines in dual.lines.items():
+        (source,) = dual.undecided.readers[position].sources
+        box = dual.neurons[source]
+        width = (-box.lower * box.upper / (box.upper - box.lower)).clamp(min=0).expand_as(lines.rows)
+        loss = -lines.rows.clamp(max=0)
+        torch.testing.assert_close(scores[:, kept.sites.of[source]], width * (loss + 0.01 * lines.rows.abs()))
+        torch.testing.assert_close(matters[source], width * (loss + 0.5 * lines.rows.clamp(min=0)))
 
 
 def ends(domains: Subproblems) -> Interval:

@@ -25,13 +25,18 @@ from tests.search.questions import (
 from tests.soundness.polygons import least_margin
 from tests.soundness.regions import Layers
 from tests.soundness.regions import least_margin as least_margin_by_programs
+from verifier.bounding.dual import Dual
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph
 from verifier.core.problem import Problem, build_problem
 from verifier.core.query import Query
 from verifier.ops import Linear, Relu
+from verifier.search.branching.input_effect import input_effect
+from verifier.search.branching.neurons_first import neurons_first
+from verifier.search.branching.rule import Choices, Rule
 from verifier.search.neurons import NeuronSearch, objective_of
 from verifier.search.root import Root
+from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Limits, Outcome, Task
 from verifier.settings import AscentSettings, SearchSettings
 
@@ -70,14 +75,18 @@ class Confirm:
 
 
 def search_of(
-    graph: Graph, query: Query, settings: SearchSettings | None = None, limits: Limits = NEVER
+    graph: Graph,
+    query: Query,
+    settings: SearchSettings | None = None,
+    limits: Limits = NEVER,
+    rule: Rule = neurons_first,
 ) -> NeuronSearch:
     settings = settings or SearchSettings()
     program = prepare(graph, torch.float32)
     problem = build_problem(query, torch.float32, "cpu")
     exact = build_problem(query, torch.float64, "cpu")
     precise = lambda: prepare(graph, torch.float64)  # noqa: E731
-    task = Task(problem, program, precise, settings, limits, Confirm(graph, exact))
+    task = Task(problem, program, precise, settings, limits, Confirm(graph, exact), rule=rule)
     root = Root(task, problem.real)
     root.tighten()
     search = NeuronSearch(*root.subproblems(), task)
@@ -94,9 +103,15 @@ def outcome_of(search: NeuronSearch) -> Outcome:
     return outcome
 
 
-def check(graph: Graph, parts: list[Part], settings: SearchSettings | None = None, limits: Limits = NEVER) -> None:
+def check(
+    graph: Graph,
+    parts: list[Part],
+    settings: SearchSettings | None = None,
+    limits: Limits = NEVER,
+    rule: Rule = neurons_first,
+) -> None:
     with torch.no_grad():
-        outcome = outcome_of(search_of(graph, query_of(parts), settings, limits))
+        outcome = outcome_of(search_of(graph, query_of(parts), settings, limits, rule))
         margin = margin_of(graph, parts)
     what = f"{outcome}, but the least margin is {margin}"
     if margin > CLOSE:
@@ -153,6 +168,33 @@ def test_poor_bounds_and_single_splits(shape: str) -> None:
     for seed in range(2):
         graph = small_graph("relu", shape, seed + 200)
         check(graph, random_parts(graph, 2, 2, 2, seed), settings)
+
+
+def worst_first(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
+    """What the default rule would split last."""
+    choices = neurons_first(kept, domains, dual, kept.sites.count + 2, exponent)
+    possible = choices.score > -torch.inf
+    return replace(choices, score=torch.where(possible, -choices.score, -torch.inf)).best(most)
+
+
+@pytest.mark.parametrize("rule", [input_effect, worst_first])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_rule_of_branching_leads_to_the_same_answers(shape: str, rule: Rule) -> None:
+    graph = small_graph("relu", shape, 400)
+    check(graph, random_parts(graph, 2, 2, 2, 0), rule=rule)
+
+
+def no_choice(kept: Kept, domains: Subproblems, dual: Dual, most: int, exponent: float) -> Choices:
+    choices = neurons_first(kept, domains, dual, most, exponent)
+    return replace(choices, score=torch.full_like(choices.score, -torch.inf))
+
+
+def test_where_the_rule_has_no_choice_nothing_is_split() -> None:
+    graph = small_graph("relu", "two layers", 1)
+    search = search_of(graph, near_miss(graph, -0.01), rule=no_choice)
+    search.expander.candidates = lambda points, which: False
+    outcome = search.run(pause=0.0)
+    assert (outcome.stuck, outcome.open, outcome.found, outcome.complete) == (1, 0, False, False)
 
 
 def test_little_memory() -> None:

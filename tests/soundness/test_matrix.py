@@ -41,7 +41,8 @@ from verifier.errors import UnsupportedError
 from verifier.frontend.replay import replay
 from verifier.ops import OPERATORS, Linear
 from verifier.ops.support import NO, PIECES, SOLVERS, YES, support
-from verifier.search.branching import estimate, split
+from verifier.search.branching.neurons_first import neurons_first
+from verifier.search.branching.parts import split
 from verifier.search.subproblems import Kept, whole_boxes
 
 BOUNDED = [name for name, row in ROWS.items() if isinstance(row.op, Affine | Elementwise)]
@@ -154,7 +155,7 @@ def test_split(name: str, dtype: str) -> None:
     whole = whole_boxes(kept, objective, asked.box, every, torch.zeros_like(every), torch.zeros(len(every)))
     dual = kept.dual(whole, objective)
     dual.value(dual.projected(kept.multipliers(whole)))
-    choices = estimate(kept, whole, dual, kept.sites.count, 1.0)
+    choices = neurons_first(kept, whole, dual, kept.sites.count, 1.0)
     own = torch.isin(choices.place, torch.cat([kept.sites.of[source] for source in sources])) & (choices.score > 0)
     assert bool(own.any())
     rank = own.to(torch.uint8).argmax(1, keepdim=True)

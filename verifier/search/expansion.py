@@ -19,7 +19,10 @@ from verifier.bounding.optimise import Optimum, certain_bound, optimise, precise
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.stacked import join, pick
-from verifier.search.branching import estimate, most_costly, split
+from verifier.search.branching.neurons_first import neurons_first
+from verifier.search.branching.parts import split
+from verifier.search.branching.rule import Rule
+from verifier.search.influence import most_influential
 from verifier.search.measured import rise_of
 from verifier.search.rows import clip_by, proper
 from verifier.search.subproblems import Kept, Subproblems, short
@@ -45,7 +48,8 @@ class Expanded:
 class Expander:
     """Expands subproblems that `kept` describes, each with the rows that `objective` gives for it.
 
-    `precise`: how to get the program in double precision for close calls, None where they do not matter."""
+    `precise`: how to get the program in double precision for close calls, None where they do not matter. `rule`: which
+    place to split."""
 
     def __init__(
         self,
@@ -55,10 +59,11 @@ class Expander:
         limits: Limits,
         candidates: Candidates,
         precise: Callable[[], Program] | None,
+        rule: Rule = neurons_first,
     ) -> None:
         self.kept, self.program, self.objective = kept, kept.program, objective
         self.settings, self.limits = settings, limits
-        self.candidates, self.precise = candidates, precise
+        self.candidates, self.precise, self.rule = candidates, precise, rule
         self._index = kept.undecided.index
 
     @property
@@ -109,10 +114,10 @@ class Expander:
         return bound.index_copy(0, close, better)
 
     def _refreshed(self, domains: Subproblems, objective: Objective) -> NodeBounds:
-        """Bounds of the nodes, computed anew for the neurons that the parent's bound relies on most."""
+        """Bounds of the nodes, computed anew for the neurons that matter most to the parent's bound."""
         dual = self.kept.dual(domains, objective)
         dual.value(dual.projected(self.kept.multipliers(domains)))
-        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_costly(dual, REFRESHED))
+        effort = Effort(self.limits.memory // 2, self.limits.deadline, most_influential(dual, REFRESHED))
         return bound_nodes(self.program, domains.box, "crown", self.kept.intervals(domains), effort)
 
     def _propagated(self, domains: Subproblems) -> NodeBounds:
@@ -122,7 +127,7 @@ class Expander:
 
     def _branch(self, domains: Subproblems, dual: Dual, levels: int) -> tuple[Subproblems, Subproblems]:
         """Children, and the subproblems that cannot be split."""
-        choices = estimate(self.kept, domains, dual, levels, self.settings.width_exponent)
+        choices = self.rule(self.kept, domains, dual, levels, self.settings.width_exponent)
         possible = choices.score[:, 0] > -torch.inf
         left, rest = pick(domains, ~possible), possible.nonzero().flatten()
         domains, choices = pick(domains, rest), pick(choices, rest)

@@ -35,7 +35,7 @@ class NeuronSearch(Driver[Subproblems]):
         super().__init__(task, roots, max(1, task.limits.memory // 4 // size))
         self.kept = kept
         rows = lambda domains: objective_of(task.problem, kept.program, domains.problem, domains.disjunct)  # noqa: E731
-        self.expander = Expander(kept, rows, task.settings, task.limits, task.candidates, task.precise)
+        self.expander = Expander(kept, rows, task.settings, task.limits, task.candidates, task.precise, task.rule)
         self.batch = BatchSize(max(1, FIRST_FLOATS // kept.program.graph.size), self.expander.most)
         self.refreshing = SmallerTree()
         self.leftover: list[Subproblems] = []

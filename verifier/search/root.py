@@ -24,8 +24,8 @@ from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.stacked import cast, join
-from verifier.search.branching import neuron_scores
 from verifier.search.ends import searched_ends
+from verifier.search.influence import influence
 from verifier.search.neurons import objective_of
 from verifier.search.rows import proper
 from verifier.search.subproblems import Kept, Subproblems, whole_boxes
@@ -147,7 +147,7 @@ class Root:
         start = initial_multipliers(undecided, neurons, objective)
         optimum = optimise(dual, start, self.settings.root, self.limits.deadline)
         dual.value(dual.projected(optimum.multipliers))
-        for source, score in neuron_scores(dual).items():
+        for source, score in influence(dual).items():
             node, index = self.program.graph.nodes[source], undecided.index[source]
             scores = box.lower.new_zeros(len(which), node.size).index_copy_(1, index, score)
             scores = at_origin(self.program, source, scores.reshape(-1, *node.shape))

@@ -13,6 +13,8 @@ from verifier.bounding.program import Program, prepare
 from verifier.core.events import Observer, ignore
 from verifier.core.problem import Problem
 from verifier.core.stacked import move
+from verifier.search.branching.neurons_first import neurons_first
+from verifier.search.branching.rule import Rule
 from verifier.settings import SearchSettings
 
 Candidates = Callable[[Tensor, Tensor], bool]
@@ -57,7 +59,8 @@ class Limits:
 @dataclass(frozen=True, eq=False)
 class Task:
     """What to decide and by what means: `program` bounds, `precise` gives the slower one in double precision for close
-    calls, `candidates` is asked about points that may be violations, `exact` says whether exact reasoning may serve."""
+    calls, `candidates` is asked about points that may be violations, `exact` says whether exact reasoning may serve,
+    `rule` which neuron or input the search over neurons splits."""
 
     problem: Problem
     program: Program
@@ -67,6 +70,7 @@ class Task:
     candidates: Candidates
     observer: Observer = ignore
     exact: bool = True
+    rule: Rule = neurons_first
 
     def in_double(self) -> Task:
         """The same in double precision throughout."""

@@ -1,0 +1,1 @@
+"""Which neuron or input to split: one rule a file; and the parts."""
