@@ -22,7 +22,7 @@ from tests.search.questions import (
     random_parts,
     small_graph,
 )
-from tests.search.test_neurons import CLOSE, Confirm
+from tests.search.test_neurons import CLOSE, Confirm, no_choice
 from tests.soundness.polygons import Conjunction
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph, Input, Node
@@ -143,16 +143,10 @@ def test_decided_boxes_do_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_stuck_subproblems_keep_their_box_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the search over neurons can split nothing, the boxes come back, and the answer is not complete."""
-    monkeypatch.setattr(expansion, "split", lambda kept, domains, place: pytest.fail("there is nothing to split"))
+    monkeypatch.setattr(expansion, "split", lambda *_: pytest.fail("there is nothing to split"))
     graph = small_graph("relu", "three layers", 6)
     found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
-    real = expansion.estimate
-
-    def nothing(*arguments: object) -> object:
-        choices = real(*arguments)  # type: ignore[arg-type]
-        return replace(choices, score=torch.full_like(choices.score, -torch.inf))
-
-    monkeypatch.setattr(expansion, "estimate", nothing)
+    found.task = replace(found.task, rule=no_choice)
     with torch.no_grad():
         boxes = sorted_boxes(found)
         assert not found._hand_over()
