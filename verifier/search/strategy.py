@@ -47,7 +47,7 @@ class Strategy:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.inputs = InputSearch(task.in_double() if self._rounding_prevails(self._first_box) else task)
-        self.pace = 0.0  # boxes bounded in a second of splitting inputs
+        self.pace = float("inf")  # boxes bounded in a second of splitting inputs, once that is known
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
 
