@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import torch
 
 from tests.search.questions import small_graph
 from tests.search.test_branching import roots_of
+from verifier.bounding.engine import bound_nodes
+from verifier.bounding.program import prepare
 from verifier.core.stacked import pick
 from verifier.search.branching.parts import split
 
@@ -220,3 +223,21 @@ def test_filtered_branching_takes_the_children_with_the_best_bounds(variants):
         assert max(merits) > 1.01 * sorted(merits)[-2] and int(chosen.place[row, 0]) == int(listed.place[row, best])
         moved = moved or best > 0
     assert moved, "else the shortlist's order would do"
+
+
+def test_throughput_leaves_the_error_terms_out() -> None:
+    """The stand-in for a pass without rounding still fits what it replaces, and changes nothing but the debt."""
+    specification = importlib.util.spec_from_file_location("throughput", ROOT / "benchmarks" / "throughput.py")
+    assert specification is not None and specification.loader is not None
+    throughput = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(throughput)
+    for graph in (throughput.dense(), throughput.convolutional()):
+        program = prepare(graph, torch.float32)
+        found = bound_nodes(program, throughput.small_boxes(program, 2), "interval")
+        forms = []
+        for bare in (False, True):
+            torch.manual_seed(0)
+            with throughput.without_rounding() if bare else nullcontext():
+                forms.append(throughput.one_pass(program, found, 2))
+        assert torch.equal(forms[0].coefficients, forms[1].coefficients)
+        assert torch.equal(forms[0].bias, forms[1].bias) and (forms[1].debt < forms[0].debt).all()

@@ -22,6 +22,7 @@ from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine
 from verifier.core.rounding import gamma
+from verifier.core.sums import total_depth
 from verifier.ops import Add, Concat, Linear, Relu
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -319,7 +320,7 @@ def test_sums_in_parts_err_no_more_than_their_terms_say() -> None:
                 own = fractions(given[0] if given.ndim == 2 else given[0, spec])
                 exact = dot(fractions(rows[0, spec]), own)
                 error = abs(Fraction(float(sums[0, spec])) - exact)
-                assert error <= Fraction(gamma(backward._terms(size), torch.float32)) * exact
+                assert error <= Fraction(gamma(total_depth(size), torch.float32)) * exact
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

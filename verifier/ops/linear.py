@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verifier.core.product import depth, product
 from verifier.core.regions import Local, Regions, Shape
+from verifier.core.sums import product, product_depth
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,11 @@ class Linear(Local):
 
     @property
     def depth_in(self) -> int:
-        return depth(self.fan_in)
+        return product_depth(self.fan_in)
 
     @property
     def depth_out(self) -> int:
-        return depth(self.fan_out)
+        return product_depth(self.fan_out)
 
     def linear(self, *inputs: Tensor) -> Tensor:
         return product(inputs[0], self.weight.T)

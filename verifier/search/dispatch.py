@@ -28,7 +28,7 @@ from verifier.search.measured import FasterProof
 from verifier.search.subproblems import Kept, Subproblems
 from verifier.search.task import Task
 
-PATIENCE = 0.4  # of the time, for the search alone: what is easy ends sooner
+PATIENCE = 0.6  # of the time, for the search alone: most of what it can decide ends sooner
 MOST_TIME = 300.0  # seconds of it that count: who has more is not kept waiting
 GROWING = 0.9  # of the most subproblems that were ever open: with fewer the search needs no help
 LONGEST = 3.0  # seconds for a subproblem: most that are decided take less than one

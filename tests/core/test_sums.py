@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.soundness.exact import fractions
-from verifier.core.product import LONG, depth, product
 from verifier.core.rounding import gamma
+from verifier.core.sums import LONG, product, product_depth
 
 
 @pytest.mark.parametrize("count", [1, 300, LONG, LONG + 1, 3000])
@@ -23,8 +23,8 @@ def test_errors_stay_within_the_depth(count: int) -> None:
             pairs = zip(fractions(x[row, 0]), fractions(y[:, column]), strict=True)
             exact = sum((a * b for a, b in pairs), Fraction(0))
             error = abs(Fraction(float(found[row, 0, column])) - exact)
-            assert error <= Fraction(gamma(depth(count), torch.float32)) * exact
+            assert error <= Fraction(gamma(product_depth(count), torch.float32)) * exact
 
 
 def test_depth_does_not_grow_with_the_length() -> None:
-    assert depth(100) == 100 and depth(3072) < 300 and depth(100_000) < 1000
+    assert product_depth(100) == 100 and product_depth(3072) < 300 and product_depth(100_000) < 1000
