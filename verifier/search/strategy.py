@@ -30,7 +30,7 @@ from verifier.search.task import Outcome, Task
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
 HALVED = 1 / 3  # of the varying inputs: where the time left is too short to halve so many, splitting them is slow,
 TRIED = 0.15  # and so much of the time must show what it gains
-FIRST_SEARCH = 0.5  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
+FIRST_SEARCH = 1.0  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
 TURN = 2.0  # seconds: a search over neurons needs tens of batches, of a tenth of a second at least
 PROMISING = 0.5  # share proved, above which searches go on: over inputs if many vary, over neurons if few are open
 LAST_ROUNDS = 5  # subproblems that come of any open one, where a search is about to end
