@@ -73,3 +73,22 @@ def test_nothing_is_handed_on_where_boxes_are_many_or_room_is_short(boxes: int, 
     graph = small_graph("relu", "three layers", 7)
     assert search_over(graph).inherited
     assert not search_over(graph, boxes, memory=memory).inherited
+
+
+@pytest.mark.parametrize("room", [1 << 30, 8])
+def test_in_double_precision_the_search_goes_on_where_it_stands(room: int) -> None:
+    """Also where there is room for the bounds of neurons in single precision only."""
+    graph = small_graph("relu", "three layers", 7)
+    search = search_over(graph)
+    search = search_over(graph, memory=room * search._inherited_size(search.inherited))
+    with torch.no_grad():
+        for _ in range(3):
+            search.run(0.0)
+        wide = search.in_double()
+        assert search.inherited and bool(wide.inherited) == (room > 8)
+        assert (wide.open, wide.bounded, wide.proved) == (search.open, search.bounded, search.proved)
+        for _ in range(3):
+            wide.run(0.0)
+    assert wide.bounded > search.bounded and all(
+        len(batch.nodes) == len(wide.inherited) for batch in wide.frontier.batches
+    )

@@ -46,8 +46,7 @@ class LinearForm:
     def minimum(self, box: Interval) -> Tensor:
         """Lower bound of the rows over `box` `[batch, *input_shape]`, outward; `[batch, spec]`."""
         rows = flat(self.coefficients, 2)
-        lower, upper = flat(box.lower), flat(box.upper)
-        middle = lower / 2 + upper / 2
+        lower, middle, upper = flat(box.lower), flat(box.middle()), flat(box.upper)
         half = torch.maximum(upper - middle, middle - lower)
         half = half + gamma(total_depth(rows.shape[2]) + 10, rows.dtype) * (middle.abs() + half)
         value = _times(rows, middle) - _times(rows.abs(), half) + self.bias

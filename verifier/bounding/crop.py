@@ -12,7 +12,7 @@ layer, say): the `cut`. From there rows go on in the whole network.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -58,16 +58,15 @@ class Patch:
         """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs."""
         graph = self.program.graph
         crossed = {0, *(source for node in graph.nodes if isinstance(node.op, Affine) for source in node.inputs)}
-        bent = [place for place, node in enumerate(graph.nodes) if isinstance(node.op, Elementwise)]
-        return NodeBounds(
-            {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in sorted(crossed)},
-            {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},
-        )
+        return self._bounds(found, domains, tiles, sorted(crossed))
 
     def every_bound(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
         """All that is known of the boxes of tiles `tiles` `[n]` over domains `domains` `[n]`."""
-        places = range(len(self.origins))
-        bent = [place for place in places if isinstance(self.program.graph.nodes[place].op, Elementwise)]
+        return self._bounds(found, domains, tiles, range(len(self.origins)))
+
+    def _bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor, places: Iterable[int]) -> NodeBounds:
+        """Intervals of the nodes `places`, and all planes."""
+        bent = [place for place, node in enumerate(self.program.graph.nodes) if isinstance(node.op, Elementwise)]
         return NodeBounds(
             {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in places},
             {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},

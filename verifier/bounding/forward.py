@@ -43,8 +43,7 @@ def input_form(box: Interval) -> Form:
     """The identity on `box` `[batch, *shape]`; `d` is the number of elements. The rounding of middle and half-width is
     covered by the half-width reaching both ends."""
     batch, shape = box.lower.shape[0], box.lower.shape[1:]
-    lower, upper = flat(box.lower), flat(box.upper)
-    middle = lower / 2 + upper / 2
+    lower, middle, upper = flat(box.lower), flat(box.middle()), flat(box.upper)
     half = torch.maximum(upper - middle, middle - lower)
     half = half + half * (2 * unit(half.dtype))  # a point stays a point; else both differences may be rounded down
     terms = torch.cat([middle.unsqueeze(1), torch.diag_embed(half)], 1)

@@ -107,13 +107,13 @@ def in_chunks(most: Callable[[int], int], tightener: Tightener) -> Tightener:
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         chunks = index.split(max(1, most(source)))
-        low = torch.full(index.shape, -torch.inf, dtype=found.intervals[source].lower.dtype, device=index.device)
-        high, first = -low, 0
+        ends, first = Interval.unbounded(index.shape, found.intervals[source].lower), 0
         one = lambda chunk, until: tightener(found, source, chunk, until)  # noqa: E731
         for chunk, (lower, upper) in shared_out(chunks, [len(chunk) for chunk in chunks], one, deadline):
-            low[first : first + len(chunk)], high[first : first + len(chunk)] = lower, upper
+            here = slice(first, first + len(chunk))
+            ends.lower[here], ends.upper[here] = lower, upper
             first += len(chunk)
-        return low, high
+        return ends.lower, ends.upper
 
     return tighten
 
@@ -138,7 +138,8 @@ def in_order(weights: dict[int, Tensor], tightener: Tightener) -> Tightener:
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         order = weights[source][index].argsort(descending=True)
         low, high = tightener(found, source, index[order], deadline)
-        return low[order.argsort()], high[order.argsort()]
+        back = order.argsort()
+        return low[back], high[back]
 
     return tighten
 

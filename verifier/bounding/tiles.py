@@ -20,6 +20,7 @@ from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
 from verifier.bounding.tighten import Tightener, shared_out
 from verifier.core.graph import Graph, Node
+from verifier.core.interval import Interval
 from verifier.ops import Crop
 
 
@@ -75,12 +76,11 @@ def in_tiles(
             known = tile.bounds(found)
             return make(network, same.network(precise))(known, network.graph.output, own, until)
 
-        low = torch.full((program.graph.nodes[source].size,), -torch.inf, dtype=program.dtype, device=program.device)
-        high = -low
+        ends = Interval.unbounded((program.graph.nodes[source].size,), found.intervals[source].lower)
         for part, (lower, upper) in shared_out(work, [len(own) for *_, own in work], one, deadline):
             positions = part[0].positions[part[2]]
-            low[positions], high[positions] = lower, upper
-        return low[index], high[index]
+            ends.lower[positions], ends.upper[positions] = lower, upper
+        return ends.lower[index], ends.upper[index]
 
     return tighten
 

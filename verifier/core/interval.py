@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,12 @@ class Interval:
     def middle(self) -> Tensor:
         """Half way between the ends, `[batch, *shape]`; finite wherever both are."""
         return self.lower / 2 + self.upper / 2
+
+    @staticmethod
+    def unbounded(shape: Sequence[int], like: Tensor) -> Interval:
+        """Nothing is known of `shape` numbers; of the type and on the device of `like`."""
+        upper = like.new_full(tuple(shape), torch.inf)
+        return Interval(-upper, upper)
 
     def point(self) -> Interval:
         """Its middle alone."""

@@ -122,10 +122,9 @@ def searched_ends(
 
     def tighten_important(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         some = _important(influence[source][index])
-        low = torch.full(index.shape, -torch.inf, dtype=program.dtype, device=program.device)
-        high = -low
-        low[some], high[some] = in_parts(found, source, index[some], deadline)
-        return low, high
+        ends = Interval.unbounded(index.shape, found.intervals[source].lower)
+        ends.lower[some], ends.upper[some] = in_parts(found, source, index[some], deadline)
+        return ends.lower, ends.upper
 
     return tighten_important
 

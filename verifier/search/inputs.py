@@ -69,8 +69,11 @@ class InputSearch(Driver[DomainBatch]):
 
     def in_double(self) -> InputSearch:
         """The same search, from where it stands, in double precision."""
-        wide = InputSearch(self.task.in_double())
-        wide.frontier.batches = [cast(batch, wide.program.dtype) for batch in self.frontier.batches]
+        wide, batches = InputSearch(self.task.in_double()), []
+        for batch in self.frontier.batches:  # there may be room for fewer bounds of this size
+            kept = batch.replace(nodes={k: batch.nodes[k] for k in wide.inherited})
+            batches.append(cast(kept, wide.program.dtype))
+        wide.frontier.batches = batches
         wide.left, wide.bounded, wide.most_open = self.left, self.bounded, self.most_open
         wide.stuck, wide.stuck_bound, wide.started = self.stuck, self.stuck_bound, self.started
         wide.whole = None if self.whole is None else cast(self.whole, wide.program.dtype)
@@ -85,14 +88,14 @@ class InputSearch(Driver[DomainBatch]):
 
     def _roots(self) -> DomainBatch:
         count = len(self.problem.row)
-        device, dtype = self.program.device, self.program.dtype
+        device, nodes, own = self.program.device, self.program.graph.nodes, self.problem.box.lower
         return DomainBatch(
             box=self.problem.box.reshape(-1, *self.program.graph.input_shape),
             problem=torch.arange(count, device=device),
             open=self.problem.real,
-            bound=torch.full((count,), -torch.inf, dtype=dtype, device=device),
+            bound=own.new_full((count,), -torch.inf),
             share=torch.full((count,), 1.0 / count, dtype=torch.float64, device=device),
-            nodes={k: self._unbounded(k, count) for k in self.inherited},
+            nodes={k: Interval.unbounded((count, *nodes[k].shape), own) for k in self.inherited},
         )
 
     def _worth_inheriting(self) -> tuple[int, ...]:
@@ -106,11 +109,6 @@ class InputSearch(Driver[DomainBatch]):
     def _inherited_size(self, nodes: tuple[int, ...]) -> int:
         """Bytes of the bounds of `nodes` over one domain."""
         return 2 * self.program.number_size * sum(self.program.graph.nodes[k].size for k in nodes)
-
-    def _unbounded(self, position: int, count: int) -> Interval:
-        shape = (count, *self.program.graph.nodes[position].shape)
-        upper = torch.full(shape, torch.inf, dtype=self.program.dtype, device=self.program.device)
-        return Interval(-upper, upper)
 
     def _most_at_once(self) -> int:
         """Domains at once: the setting, or as many as the memory budget holds."""

@@ -21,8 +21,7 @@ def steepness(coefficients: Tensor, owner: Tensor) -> Tensor:
 
 def splittable(box: Interval) -> Tensor:
     """Which inputs have a number between their ends, `[n, d]`."""
-    lower, upper = flat(box.lower), flat(box.upper)
-    middle = lower / 2 + upper / 2
+    lower, middle, upper = flat(box.lower), flat(box.middle()), flat(box.upper)
     return (middle > lower) & (middle < upper)
 
 
