@@ -29,7 +29,7 @@ from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine
 from verifier.ops import Conv, Linear, Relu, Reshape
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 PEAK_SIZE = 2048
 ROWS = 16  # rows of each domain in the backward pass

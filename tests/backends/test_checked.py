@@ -22,7 +22,7 @@ from verifier.core.problem import Problem, build_problem
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
 from verifier.ops import Abs, Conv, LeakyRelu, Log, Maximum, Minimum, Relu, Reshape
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 CLOSE = 1e-6  # margins below this may be left undecided
 answers: dict[Status, int] = {Status.SAT: 0, Status.UNSAT: 0}

@@ -29,7 +29,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.ops import Abs, Conv, Maximum, Multiply, Relu, Reshape, Sigmoid, Sign, Tanh
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 FOREVER = float("inf")
 POINTS = 2000

@@ -32,7 +32,7 @@ from verifier.ops import (
     Sigmoid,
     Sum,
 )
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 
 class Images(Builder):

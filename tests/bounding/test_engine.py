@@ -10,7 +10,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.ops import Conv, Linear, Relu
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 
 def network(inputs: int, width: int) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from verifier.core.operator import Affine
 from verifier.ops import AFFINE, Add, Concat, Conv, ConvTranspose, Crop, Linear, Permute, Reshape, Scale, Select, Sum
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -33,6 +34,10 @@ def windows() -> list[Window]:
         ((9,), (4,), (2,), (1,), (1,), (2,)),
         ((9,), (3,), (4,), (1,), (0,), (0,)),
         ((4, 5, 6), (2, 3, 2), (1, 2, 1), (1, 1, 2), (1, 0, 0), (0, 1, 0)),
+        ((5, 4), (1, 1), (1, 1), (1, 1), (0, 0), (0, 0)),
+        ((10, 9), (1, 1), (2, 2), (1, 1), (0, 0), (0, 0)),
+        ((20,), (1,), (1,), (1,), (0,), (1,)),
+        ((6, 5), (6, 5), (1, 1), (1, 1), (0, 0), (0, 0)),
     ):
         sizes = zip(wide, kernel, stride, dilation, begin, end, strict=True)
         narrow = tuple((w + b + e - d * (k - 1) - 1) // s + 1 for w, k, s, d, b, e in sizes)
@@ -95,6 +100,34 @@ def test_adjoint_is_the_transpose(op: Affine, shapes: tuple[tuple[int, ...], ...
     left = rows.reshape(5, -1) @ value.reshape(3, -1).T
     right = sum(part.reshape(5, -1) @ x.reshape(3, -1).T for part, x in zip(pulled, inputs, strict=True))
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+def by_definition(window: Window, weight: Tensor) -> Tensor:
+    """The matrix of a convolution of one group, `[out, narrow, channels, wide]` with places counted by rows."""
+    out, channels = weight.shape[:2]
+    result = torch.zeros(out, *window.narrow, channels, *window.wide, dtype=weight.dtype)
+    for place in itertools.product(*map(range, window.narrow)):
+        for tap in itertools.product(*map(range, window.kernel)):
+            axes = zip(place, window.stride, tap, window.dilation, window.begin, strict=True)
+            read = tuple(p * stride + t * dilation - begin for p, stride, t, dilation, begin in axes)
+            if all(0 <= r < size for r, size in zip(read, window.wide, strict=True)):
+                result[(slice(None), *place, slice(None), *read)] += weight[(..., *tap)]
+    return result.reshape(out * math.prod(window.narrow), channels * math.prod(window.wide))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("window", [window for window in windows() if window.groups == 1], ids=str)
+def test_every_way_of_convolving(window: Window, dtype: torch.dtype) -> None:
+    """The library's convolutions, those that are products of matrices at each place, and those that are one product:
+    all are what the definition says."""
+    weight, limit = normal(6, 4, *window.kernel).to(dtype), 1e-5 if dtype == torch.float32 else 1e-13
+    expected, conv = by_definition(window, weight), Conv(weight, window)
+    wide, narrow = normal(3, 4, *window.wide).to(dtype), normal(3, 6, *window.narrow).to(dtype)
+    down, up = (wide.flatten(1) @ expected.T).reshape(narrow.shape), (narrow.flatten(1) @ expected).reshape(wide.shape)
+    for result in (window.correlate(wide, weight), conv.linear(wide.unsqueeze(1)).squeeze(1)):
+        torch.testing.assert_close(result, down, rtol=0, atol=100 * limit)
+    for result in (window.spread(narrow, weight), conv.adjoint(narrow.unsqueeze(1))[0].squeeze(1)):
+        torch.testing.assert_close(result, up, rtol=0, atol=100 * limit)
 
 
 @each

@@ -33,7 +33,7 @@ from verifier.ops import (
     Sum,
     Tanh,
 )
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 ACTIVATIONS: dict[str, Op] = {
     "relu": Relu(),

@@ -16,7 +16,7 @@ from tests.soundness.graphs import Builder
 from verifier import ops
 from verifier.core.graph import Graph
 from verifier.core.operator import Op
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 ABOVE_0, AT_LEAST_0 = ops.Clip(0.0625, np.inf), ops.Relu()
 AT_MOST_0, AT_MOST_60 = ops.Clip(-np.inf, 0.0), ops.Clip(-np.inf, 60.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.soundness.exact import ExactGraph, fractions
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
-from verifier.bounding import backward, engine, forward, interval
+from verifier.bounding import backward, engine, forward, interval, reach
 from verifier.bounding.engine import METHODS, Effort, bound_nodes, bound_rows, output_interval
 from verifier.bounding.program import Program, prepare
 from verifier.core.flat import flat
@@ -174,7 +174,7 @@ def test_where_rounding_dominates(method: str, dtype: str, monkeypatch: pytest.M
     cases = [rounding_case(DTYPES[dtype], seed) for seed in range(4)]
     for program, box, values in cases:
         assert_inside(values, output_interval(program, box, method, Effort()), method)
-    for module in (interval, forward, backward):
+    for module in (interval, forward, backward, reach):
         monkeypatch.setattr(module, "gamma", lambda count, dtype: 0.0)
     with pytest.raises(AssertionError, match="not in"):
         for program, box, values in cases:
@@ -196,14 +196,15 @@ def test_the_backward_pass_alone_where_rounding_dominates(dtype: str, monkeypatc
         start = torch.eye(size, dtype=DTYPES[dtype]).expand(len(box.lower), size, size).unflatten(2, (1, size))
         bias = torch.zeros(len(box.lower), size, dtype=DTYPES[dtype])
 
-        minimum = partial(lowest, program, found, start, bias, box)
-        sound = minimum()
+        minimum = partial(lowest, program, start=start, bias=bias, box=box)
+        sound = minimum(found)
         least = [[[min(point[e] for point in points) for e in range(size)]] for points in values]
         for place, row in enumerate(least):
             assert all(low <= v for low, v in zip(fractions(sound[place]), row[0], strict=True))
         with monkeypatch.context() as patch:
-            patch.setattr(backward, "gamma", lambda count, dtype: 0.0)
-            careless = minimum()
+            for module in (backward, reach):
+                patch.setattr(module, "gamma", lambda count, dtype: 0.0)
+            careless = minimum(engine.NodeBounds(found.intervals, found.planes))  # nothing kept from before
         for place, row in enumerate(least):
             failures += sum(low > v for low, v in zip(fractions(careless[place]), row[0], strict=True))
     assert failures

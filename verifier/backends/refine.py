@@ -82,7 +82,7 @@ def _weights(subproblem: Subproblem, encoding: Encoding) -> dict[int, np.ndarray
     slots = (problem.owner[subproblem.which] == subproblem.disjunct).nonzero().flatten()
     rows = problem.output_rows[problem.row[subproblem.which][slots]].double()
     start = {program.graph.output: rows.reshape(1, -1, *program.graph.output_shape)}
-    walk = Walk(program, start, torch.zeros(1, len(slots), dtype=torch.float64), found.intervals, found.planes, 0)
+    walk = Walk(program, start, torch.zeros(1, len(slots), dtype=torch.float64), found, 0)
     weights = {}
     for position in range(program.graph.output, 0, -1):
         if position in encoding.neurons.within:

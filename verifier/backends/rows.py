@@ -16,6 +16,7 @@ from verifier.backends.columns import EPS, Neurons
 from verifier.backends.neurons import NodeNeurons
 from verifier.backends.subproblem import Subproblem
 from verifier.bounding.backward import Walk
+from verifier.bounding.nodes import NodeBounds
 from verifier.core.flat import flat
 
 
@@ -35,16 +36,17 @@ class Substitution:
     """Everything but the inputs and the columns of the neurons of `groups` is substituted away."""
 
     def __init__(self, subproblem: Subproblem, groups: dict[int, NodeNeurons], neurons: Neurons) -> None:
-        self.program, self.found = subproblem.program, subproblem.found
+        self.program = subproblem.program
         self.lower, self.upper = (flat(end)[0].numpy() for end in (subproblem.box.lower, subproblem.box.upper))
         self.groups, self.neurons = groups, neurons
-        self.planes = {position: group.planes for position, group in groups.items()}
+        planes = {position: group.planes for position, group in groups.items()}
+        self.found = NodeBounds(subproblem.found.intervals, planes, reach=subproblem.found.reach)
 
     def rows(self, start: dict[int, Tensor], bias: Tensor, exact: bool = True) -> Rows:
         """Of `start[node]` `[n, *shape]` plus `bias` `[n]`, with coefficients that are `exact` or off by a rounding."""
         both = {k: torch.cat([v, -v]).unsqueeze(0) for k, v in start.items()}
         ends = torch.cat([bias, -bias]).unsqueeze(0)
-        walk = Walk(self.program, both, ends, self.found.intervals, self.planes, int(not exact))
+        walk = Walk(self.program, both, ends, self.found, int(not exact))
         reads = np.zeros((2 * len(bias), len(self.neurons)))
         for position in range(max(start), 0, -1):
             if position not in walk.pending:

@@ -7,7 +7,7 @@ over the input, below the original ones:
 A node with several readers sums what they send.
 
 Rounding. Each step commits an error that is at most  |A| . v  for a vector v known in advance (`_error_vector`), since
-the value that A multiplies is bounded: with m = max|x| over the batch, replacing L^T A by its computed value changes
+the value that A multiplies is bounded: with m = max|x| over all domains, replacing L^T A by its computed value changes
 the row's value by at most gamma |A| . (|L| m). The sum of these errors, the debt, is subtracted in the end. So the
 computed bounds hold in real arithmetic, whatever the order of summation.
 """
@@ -20,12 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.choose import choose, negative
 from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
-from verifier.core.operator import Affine, Elementwise, Planes
+from verifier.core.operator import Affine, Elementwise
 from verifier.core.rounding import gamma, tiny, unit
 from verifier.core.sums import product, product_depth, total, total_depth
 
@@ -67,8 +68,7 @@ def backward(
     program: Program,
     start: dict[int, Tensor],
     bias: Tensor,
-    bounds: dict[int, Interval],
-    planes: dict[int, Planes],
+    found: NodeBounds,
     exact_start: bool = True,
     charges: dict[int, Charge] | None = None,
     terms: int | None = None,
@@ -76,12 +76,12 @@ def backward(
     """Rows `start[node]` `[batch, spec, *shape]` (over one or several nodes) plus `bias` `[batch, spec]`, bounded below
     by a linear form over the input.
 
-    `bounds` hold the arguments of every affine node crossed, `planes` those of every nonlinear one; their batch is the
-    rows' batch or 1. `exact_start`: the starting coefficients are exact; else each is off by one rounding.
+    `found` has intervals of the arguments of every affine node crossed and planes of every nonlinear one; their batch
+    is the rows' batch or 1. `exact_start`: the starting coefficients are exact; else each is off by one rounding.
     `charges`: by node, multipliers of bounds of its elements. `terms`: so many coefficients of a starting row are not
     0 at most, if that is known.
     """
-    walk = Walk(program, start, bias, bounds, planes, 0 if exact_start else 1, terms)
+    walk = Walk(program, start, bias, found, 0 if exact_start else 1, terms)
     for position in range(max(start), 0, -1):
         if charges is not None and position in charges:
             walk.charge(position, charges[position])
@@ -98,12 +98,11 @@ class Walk:
         program: Program,
         start: dict[int, Tensor],
         bias: Tensor,
-        bounds: dict[int, Interval],
-        planes: dict[int, Planes],
+        found: NodeBounds,
         start_roundings: int,
         terms: int | None = None,
     ) -> None:
-        self.program, self.bounds, self.planes = program, bounds, planes
+        self.program, self.found = program, found
         self.pending = dict(start)
         self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
         sizes = {position: program.graph.nodes[position].size for position in start}
@@ -141,7 +140,7 @@ class Walk:
 
     def charge(self, position: int, charge: Charge) -> None:
         """Add  b (lower - z)  or  b (upper - z)  for some elements of a node; roundings go to the debt."""
-        node, box, b = self.program.graph.nodes[position], self.bounds[position], charge.multipliers
+        node, box, b = self.program.graph.nodes[position], self.found.intervals[position], charge.multipliers
         lower, upper = (flat(end).index_select(1, charge.index).unsqueeze(1) for end in (box.lower, box.upper))
         gain = b.clamp(min=0) * lower + b.clamp(max=0) * upper
         gain = torch.where(b == 0, 0.0, gain)  # where b is 0 an infinite bound says nothing
@@ -168,30 +167,24 @@ class Walk:
     def _error_vector(self, position: int, summed: int) -> Tensor | None:
         """v with |error of crossing this affine node| <= |A| . v; None where crossing is exact. `summed`: of the n of
         gamma_n for the product with its constant term."""
-        node, absolute = self.program.graph.nodes[position], self.program.absolute[position]
-        assert isinstance(node.op, Affine) and absolute is not None
+        node = self.program.graph.nodes[position]
+        assert isinstance(node.op, Affine)
         offset = node.op.offset()
         if node.op.fan_out == 0 and node.op.fan_in == 0 and offset is None:
             return None  # only moves data: earlier roundings travel with the coefficients
-        largest = [self._largest(source) for source in node.inputs]
-        dtype = self.program.dtype
-        reach = absolute.linear(*largest)[0]
+        earlier = self.roundings[position] + 3
         meeting = min(node.op.depth_out, self.terms[position])  # sums of zeros are exact
-        error = reach * gamma(meeting + self.roundings[position] + 3, dtype)
-        if offset is not None:
-            error = error + offset.abs() * gamma(summed + self.roundings[position] + 3, dtype)
-        self.size = self.size + sum(m.sum() for m in largest) * (node.op.fan_out + 1)
-        return error
+        self.size = self.size + self.found.reach.underflow(self.program, position)
+        return self.found.reach.error(self.program, position, meeting + earlier, summed + earlier)
 
     def arrival_error(self, position: int) -> Tensor:
         return self._largest(position)[0] * gamma(self.roundings[position] + 1, self.program.dtype)
 
     def _largest(self, position: int) -> Tensor:
-        """max |value| over the batch, `[1, *shape]`."""
-        return self.bounds[position].magnitude().amax(0, keepdim=True)
+        return self.found.reach.largest(position, self.program.dtype)
 
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
-        node, planes = self.program.graph.nodes[position], self.planes[position]
+        node, planes = self.program.graph.nodes[position], self.found.planes[position]
         count = total_depth(node.size) + self.roundings[position] + 3
         falling = rows.clamp(max=0)
         high = _times(falling, planes.upper_intercept)

@@ -100,12 +100,12 @@ class Patch:
         and `box` are those of the whole `program`."""
         own = self.bounds(found, domains, tiles)
         bias = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
-        form = backward(self.program, {self.program.graph.output: rows}, bias, own.intervals, own.planes, terms=1)
+        form = backward(self.program, {self.program.graph.output: rows}, bias, own, terms=1)
         if self.cut == 0:
             return form.minimum(self._part(box, 0, domains, tiles))
         rows = self._spread(form.coefficients, program.graph.nodes[self.cut].shape, tiles)
         before = found.upto(self.cut).select(domains)
-        rest = backward(program, {self.cut: rows}, form.bias, before.intervals, before.planes)
+        rest = backward(program, {self.cut: rows}, form.bias, before)
         own_box = box if len(box.lower) == 1 else box.select(domains)
         return LinearForm(rest.coefficients, rest.bias, rest.debt + form.debt).minimum(own_box)
 

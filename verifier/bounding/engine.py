@@ -226,7 +226,7 @@ def _backward_elements(
     """Lower and upper bounds `[batch, k]` of the elements `index` `[batch, k]` of node `source`."""
     rows = _both_sides(program, index, program.graph.nodes[source].shape)
     bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
-    bounds = backward(program, {source: rows}, bias, found.intervals, found.planes, terms=1).minimum(box)
+    bounds = backward(program, {source: rows}, bias, found, terms=1).minimum(box)
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
 
 
@@ -263,8 +263,7 @@ def bound_rows(
                 program,
                 {k: v[domains, c : c + columns] for k, v in start.items()},
                 bias[domains, c : c + columns],
-                part.intervals,
-                part.planes,
+                part,
                 exact,
             )
             for c in range(0, spec, columns)

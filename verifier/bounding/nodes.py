@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from verifier.bounding.forward import Form
+from verifier.bounding.reach import Reach
 from verifier.core.interval import Interval
 from verifier.core.operator import Planes
 
@@ -14,23 +15,28 @@ from verifier.core.operator import Planes
 @dataclass(frozen=True, eq=False)
 class NodeBounds:
     """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty). Each has
-    the batch of the domains, or a batch of 1 where it holds for all of them."""
+    the batch of the domains, or a batch of 1 where it holds for all of them. `reach` holds for these and maybe more."""
 
     intervals: dict[int, Interval] = field(default_factory=dict)
     planes: dict[int, Planes] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)
+    reach: Reach = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.reach is None:
+            object.__setattr__(self, "reach", Reach(self.intervals))
 
     def upto(self, position: int) -> NodeBounds:
         """Intervals and planes of the nodes up to a position."""
         intervals = {k: v for k, v in self.intervals.items() if k <= position}
-        return NodeBounds(intervals, {k: v for k, v in self.planes.items() if k <= position})
+        return NodeBounds(intervals, {k: v for k, v in self.planes.items() if k <= position}, reach=self.reach)
 
     def without_forms(self) -> NodeBounds:
         """Intervals and planes."""
-        return NodeBounds(self.intervals, self.planes)
+        return NodeBounds(self.intervals, self.planes, reach=self.reach)
 
     def select(self, domains: Tensor | slice) -> NodeBounds:
         """Intervals and planes of some domains."""
         intervals = {k: v if v.shape[0] == 1 else v.select(domains) for k, v in self.intervals.items()}
         planes = {k: v if len(v.upper_intercept) == 1 else v.select(domains) for k, v in self.planes.items()}
-        return NodeBounds(intervals, planes)
+        return NodeBounds(intervals, planes, reach=self.reach)

@@ -153,8 +153,7 @@ def certain_bound(
         program,
         {k: v.unsqueeze(axis) for k, v in start.items()},
         bias.unsqueeze(axis),
-        found.intervals,
-        planes,
+        NodeBounds(found.intervals, planes, reach=found.reach),
         objective.exact and objective.offset.shape[1] == 1,
         {k: Charge(index[k], v.unsqueeze(axis)) for k, v in multipliers.bounds.items()},
     )

@@ -10,7 +10,7 @@ from verifier.errors import ModelError, UnsupportedError
 from verifier.frontend.onnx_ops.registry import Call, operator, tensor
 from verifier.frontend.onnx_ops.values import Value
 from verifier.ops import Conv, ConvTranspose
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 
 @operator("Conv")

@@ -8,7 +8,7 @@ from verifier.frontend.onnx_ops.lowering import broadcast, permute, positions, r
 from verifier.frontend.onnx_ops.registry import Call, operator, tensor
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
 from verifier.ops import Add, Conv, Linear, MatMul, Multiply, Sum
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 MOST_PRODUCTS = 1 << 22
 

@@ -12,7 +12,7 @@ from verifier.frontend.onnx_ops.reductions import add_up
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Value, Variable
 from verifier.ops import Abs, Clip, Conv, Maximum, Power, Sqrt
-from verifier.ops.conv import Window
+from verifier.ops.window import Window
 
 
 @operator("MaxPool")
