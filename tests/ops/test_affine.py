@@ -122,7 +122,7 @@ def test_every_way_of_convolving(window: Window, dtype: torch.dtype) -> None:
     all are what the definition says."""
     weight, limit = normal(6, 4, *window.kernel).to(dtype), 1e-5 if dtype == torch.float32 else 1e-13
     expected, conv = by_definition(window, weight), Conv(weight, window)
-    wide, narrow = normal(3, 4, *window.wide).to(dtype), normal(3, 6, *window.narrow).to(dtype)
+    wide, narrow = normal(20, 4, *window.wide).to(dtype), normal(20, 6, *window.narrow).to(dtype)
     down, up = (wide.flatten(1) @ expected.T).reshape(narrow.shape), (narrow.flatten(1) @ expected).reshape(wide.shape)
     for result in (window.correlate(wide, weight), conv.linear(wide.unsqueeze(1)).squeeze(1)):
         torch.testing.assert_close(result, down, rtol=0, atol=100 * limit)

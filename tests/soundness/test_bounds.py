@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.soundness.exact import ExactGraph, fractions
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
-from verifier.bounding import backward, engine, forward, interval, reach
+from verifier.bounding import account, backward, engine, forward, interval, reach
 from verifier.bounding.engine import METHODS, Effort, bound_nodes, bound_rows, output_interval
 from verifier.bounding.program import Program, prepare
 from verifier.core.flat import flat
@@ -174,7 +174,7 @@ def test_where_rounding_dominates(method: str, dtype: str, monkeypatch: pytest.M
     cases = [rounding_case(DTYPES[dtype], seed) for seed in range(4)]
     for program, box, values in cases:
         assert_inside(values, output_interval(program, box, method, Effort()), method)
-    for module in (interval, forward, backward, reach):
+    for module in (interval, forward, account, backward, reach):
         monkeypatch.setattr(module, "gamma", lambda count, dtype: 0.0)
     with pytest.raises(AssertionError, match="not in"):
         for program, box, values in cases:
@@ -202,7 +202,7 @@ def test_the_backward_pass_alone_where_rounding_dominates(dtype: str, monkeypatc
         for place, row in enumerate(least):
             assert all(low <= v for low, v in zip(fractions(sound[place]), row[0], strict=True))
         with monkeypatch.context() as patch:
-            for module in (backward, reach):
+            for module in (account, backward, reach):
                 patch.setattr(module, "gamma", lambda count, dtype: 0.0)
             careless = minimum(engine.NodeBounds(found.intervals, found.planes))  # nothing kept from before
         for place, row in enumerate(least):

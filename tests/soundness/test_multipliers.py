@@ -15,7 +15,7 @@ from tests.soundness.graphs import ACTIVATIONS, FAMILIES
 from tests.soundness.test_bounds import DTYPES, Values, cancelling, dot, exact_values, points_of, some_boxes
 from tests.soundness.test_elementwise import ONE_ARGUMENT, Checker, points_in
 from tests.soundness.test_elementwise import some_boxes as some_intervals
-from verifier.bounding import backward, optimise, reach
+from verifier.bounding import account, backward, optimise, reach
 from verifier.bounding.dual import Multipliers, Objective
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
@@ -185,7 +185,7 @@ def test_where_rounding_dominates(dtype: str, monkeypatch: pytest.MonkeyPatch) -
         values = exact_values(graph, points)
         assert check(program, box, values, points, seed)
         with monkeypatch.context() as patch:
-            for module in (backward, optimise, reach):
+            for module in (account, backward, optimise, reach):
                 patch.setattr(module, "gamma", lambda count, dtype: 0.0)
             try:
                 check(program, box, values, points, seed)
@@ -216,7 +216,7 @@ def test_a_charge_alone_where_rounding_dominates(dtype: str, monkeypatch: pytest
         return sum(Fraction(float(b)) > e for b, e in zip(bound, exact, strict=True))
 
     assert wrong() == 0
-    for module, name in ((backward, "gamma"), (backward, "unit"), (reach, "gamma")):
+    for module, name in ((account, "gamma"), (backward, "gamma"), (backward, "unit"), (reach, "gamma")):
         monkeypatch.setattr(module, name, lambda *_: 0.0)
     # tightening the hidden bounds to their exact values leaves a charge no room but its rounding
     for source in program.splittable:

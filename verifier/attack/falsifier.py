@@ -21,7 +21,7 @@ from verifier.settings import AttackSettings
 
 EACH_BOX = 8  # points tried in each box, at least
 FEW_INPUTS = 16  # up to so many inputs, random points find what slopes do not lead to
-QUICK_FLOATS, THOROUGH_FLOATS = 1 << 23, 1 << 25  # numbers of the points that are tried then
+QUICK_FLOATS, THOROUGH_FLOATS = 1 << 22, 1 << 25  # numbers of the points that are tried then
 GRID_POINTS = 4096  # of the grid over very few inputs in the thorough attack
 QUICK_STEPS, QUICK_SECONDS = 12, 1.0  # of gradient descent before the first bound
 SUSPECTS_SHARE = 0.05  # of the search's time that goes into improving what it suspects

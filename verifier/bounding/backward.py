@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.bounding.account import Account
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.choose import choose, negative
@@ -107,22 +108,23 @@ class Walk:
         self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
         sizes = {position: program.graph.nodes[position].size for position in start}
         self.terms = {k: min(size, terms or size) for k, size in sizes.items()}  # of a pending row, that are not 0
-        self.bias, self.debt = bias, torch.zeros_like(bias)
+        self.account = Account(bias)
         self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
 
     def read(self, position: int, elements: Tensor, reach: Tensor) -> Tensor:
         """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node that is not crossed yet. What they multiply
         is at most `reach` `[k]`: their roundings are settled here."""
         rows = flat(self.pending[position], 2)[..., elements]
-        self.debt = self.debt + rows.abs() @ (reach * gamma(self.roundings[position] + 1, rows.dtype))
+        self.account.owe(rows.abs() @ (reach * gamma(self.roundings[position] + 1, rows.dtype)))
         return rows
 
     def arrive(self) -> LinearForm:
         """What is left at the input, when every other node is crossed."""
-        rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, self.bias)
         if 0 in self.pending:
-            self.debt = self.debt + _times_vector(rows.abs(), self.arrival_error(0))
-        return LinearForm(rows, self.bias, self.debt * SAFETY + tiny(self.program.dtype) * self.size)
+            self.account.owe(_times_vector(self.pending[0].abs(), self.arrival_error(0)))
+        bias, debt = self.account.balance()
+        rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, bias)
+        return LinearForm(rows, bias, debt * SAFETY + tiny(self.program.dtype) * self.size)
 
     def cross(self, position: int) -> None:
         """Rewrite the rows over one node as rows over its arguments."""
@@ -131,7 +133,7 @@ class Walk:
         if isinstance(node.op, Constant):
             count = self._add_bias(rows, node.op.value)
             error = node.op.value.abs() * gamma(count + 4, rows.dtype)
-            self.debt = self.debt + _times_vector(rows.abs(), error)
+            self.account.owe(_times_vector(rows.abs(), error))
         elif isinstance(node.op, Elementwise):
             self._cross_elementwise(position, rows)
         else:
@@ -144,9 +146,9 @@ class Walk:
         lower, upper = (flat(end).index_select(1, charge.index).unsqueeze(1) for end in (box.lower, box.upper))
         gain = b.clamp(min=0) * lower + b.clamp(max=0) * upper
         gain = torch.where(b == 0, 0.0, gain)  # where b is 0 an infinite bound says nothing
-        self.bias = self.bias + total(gain)
-        self.debt = self.debt + gain.abs().sum(2) * gamma(total_depth(b.shape[2]) + 3, gain.dtype)
-        self.debt = self.debt + self.bias.abs() * (2 * unit(gain.dtype)) + tiny(gain.dtype) * b.shape[2]
+        self.account.add(total(gain))
+        count = total_depth(b.shape[2]) + 3
+        self.account.owe(gain.abs().sum(2) * gamma(count, gain.dtype) + tiny(gain.dtype) * b.shape[2])
         whole = torch.zeros((*b.shape[:2], node.size), dtype=b.dtype, device=b.device)
         whole.scatter_(2, charge.index.expand(b.shape), -b)
         self._send(position, whole.reshape(*b.shape[:2], *node.shape), 0, b.shape[2])
@@ -158,7 +160,7 @@ class Walk:
         summed = 0 if offset is None else self._add_bias(rows, offset)
         error = self._error_vector(position, summed)
         if error is not None:
-            self.debt = self.debt + _times_vector(rows.abs(), error)
+            self.account.owe(_times_vector(rows.abs(), error))
         batch, spec = rows.shape[:2]
         roundings, terms = 0 if error is not None else self.roundings[position], self.terms[position]
         for source, sent in zip(node.inputs, node.op.adjoint(rows.flatten(0, 1)), strict=True):
@@ -188,15 +190,14 @@ class Walk:
         count = total_depth(node.size) + self.roundings[position] + 3
         falling = rows.clamp(max=0)
         high = _times(falling, planes.upper_intercept)
-        self.bias = self.bias + high
         if planes.lower_intercept is None:
-            self.debt = self.debt + high.abs() * gamma(count, rows.dtype)
+            self.account.add(high, gamma(count, rows.dtype))
         else:
             rising = rows - falling
-            self.bias = self.bias + _times(rising, planes.lower_intercept)
+            self.account.add(high)
+            self.account.add(_times(rising, planes.lower_intercept))
             error = _times(rising, planes.lower_intercept.abs()) - _times(falling, planes.upper_intercept.abs())
-            self.debt = self.debt + error * gamma(count, rows.dtype)
-        self.debt = self.debt + self.bias.abs() * (3 * unit(rows.dtype))
+            self.account.owe(error * gamma(count, rows.dtype))
         if planes.simple:
             # A l + A- (u - l), two fused passes. With l in {0, 1}, u in [0, 1] and u >= 1/2 where l = 1, the result is
             # at least half of each term, so all roundings are relative to it.
@@ -221,8 +222,7 @@ class Walk:
         shape, rest = rows.shape[2 : rows.ndim - alike], rows.shape[rows.ndim - alike :]
         sums = rows.flatten(-alike).sum(-1) if alike else rows
         constant = offset.reshape(offset.shape[:own]).expand(shape).flatten()
-        self.bias = self.bias + product(flat(sums, 2), constant.unsqueeze(1)).squeeze(2)
-        self.debt = self.debt + self.bias.abs() * (2 * unit(rows.dtype))
+        self.account.add(product(flat(sums, 2), constant.unsqueeze(1)).squeeze(2))
         return product_depth(math.prod(shape)) + math.prod(rest)
 
     def _send(self, source: int, rows: Tensor, roundings: int, terms: int) -> None:
@@ -236,7 +236,7 @@ class Walk:
         for part, count in parts:
             if count:
                 error = self._largest(source)[0] * gamma(count, rows.dtype)
-                self.debt = self.debt + _times_vector(part.abs(), error)
+                self.account.owe(_times_vector(part.abs(), error))
         self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
 
 
@@ -255,7 +255,10 @@ def _times(rows: Tensor, vector: Tensor) -> Tensor:
 def _times_vector(rows: Tensor, vector: Tensor) -> Tensor:
     """`[batch, spec, *shape]` by `[*shape]` to `[batch, spec]`, none of them negative: the debt's own rounding is
     relative."""
-    parts = zip(flat(rows, 2).split(LONGEST, 2), vector.flatten().split(LONGEST), strict=True)
+    rows, vector = flat(rows, 2), vector.flatten()
+    if len(vector) <= LONGEST:
+        return rows @ vector
+    parts = zip(rows.split(LONGEST, 2), vector.split(LONGEST), strict=True)
     products = [part @ own for part, own in parts]
     return sum(products[1:], products[0])
 

@@ -29,16 +29,24 @@ class Reach:
 
         return self._once(largest, position, dtype)
 
+    def sums(self, program: Program, position: int) -> Tensor:
+        """|L| m `[*shape]` of an affine node  z = L x + b, where m = max |x|."""
+
+        def sums() -> Tensor:
+            node, absolute = program.graph.nodes[position], program.absolute[position]
+            assert absolute is not None
+            return absolute.linear(*(self.largest(source, program.dtype) for source in node.inputs))[0]
+
+        return self._once(sums, position, program.dtype)
+
     def error(self, program: Program, position: int, products: int, constants: int) -> Tensor:
         """v `[*shape]` with  |error| <= |A| . v  of taking rows A back through an affine node  z = L x + b:
-        gamma_products |L| m + gamma_constants |b|, where m = max |x|."""
+        gamma_products |L| m + gamma_constants |b|."""
 
         def error() -> Tensor:
-            node, absolute = program.graph.nodes[position], program.absolute[position]
-            assert isinstance(node.op, Affine) and absolute is not None
-            sums = absolute.linear(*(self.largest(source, program.dtype) for source in node.inputs))[0]
-            offset = node.op.offset()
-            own = sums * gamma(products, program.dtype)
+            op = program.graph.nodes[position].op
+            assert isinstance(op, Affine)
+            offset, own = op.offset(), self.sums(program, position) * gamma(products, program.dtype)
             return own if offset is None else own + offset.abs() * gamma(constants, program.dtype)
 
         return self._once(error, position, program.dtype, products, constants)

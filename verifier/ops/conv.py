@@ -16,8 +16,10 @@ from verifier.core.flat import flat
 from verifier.core.regions import Local, Regions, Shape
 from verifier.ops.window import Window
 
+FEW_SAMPLES = 16  # are not worth making a matrix
 SMALL = {torch.float32: 1 << 16, torch.float64: 1 << 20}  # entries of a matrix with which products are still cheap
-FULL, HALF_EMPTY = 1.5, 6.0  # entries of a matrix for each that is not 0: always worth it, only if small
+LARGE = 1 << 22  # the same for matrices with hardly any zeros
+FULL, HALF_EMPTY = 1.5, 6.0  # entries of a matrix for each that is not 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +36,20 @@ class _Windowed(Local):
         convolution. That takes a fixed time for each sample, and very long where the kernel covers most of the wide
         side: three to a thousand times as long, in double precision more."""
         window, (out, channels) = self.window, self.weight.shape[:2]
-        narrow, wide = out * math.prod(window.narrow), channels * window.groups * math.prod(window.wide)
-        empty = math.prod(window.wide) * window.groups / math.prod(window.kernel)
-        if empty > (HALF_EMPTY if narrow * wide <= SMALL.get(self.weight.dtype, 0) else FULL):
+        entries = out * math.prod(window.narrow) * channels * math.prod(window.wide)
+        empty = math.prod(window.wide) / math.prod(window.kernel)
+        small = empty <= HALF_EMPTY and entries <= SMALL.get(self.weight.dtype, 0)
+        if window.groups > 1 or not (small or (empty <= FULL and entries <= LARGE)):
             return None
-        one_hot = torch.eye(narrow, dtype=self.weight.dtype, device=self.weight.device)
-        return flat(window.spread(one_hot.reshape(narrow, out, *window.narrow), self.weight))
+        place, tap, read = window.meetings()
+        matrix = self.weight.new_zeros(out, math.prod(window.narrow), channels, math.prod(window.wide))
+        matrix[:, place, :, read] = self.weight.flatten(2)[:, :, tap].permute(2, 0, 1)
+        return matrix.flatten(0, 1).flatten(1)
 
     def to_narrow(self, x: Tensor) -> Tensor:
         """`[batch, n, channels, *wide]` to `[batch, n, out, *narrow]`."""
         merged = x.flatten(0, 1)
-        if self._matrix is None:
+        if len(merged) < FEW_SAMPLES or self._matrix is None:
             result = self.window.correlate(merged, self.weight)
         else:
             result = (flat(merged) @ self._matrix.T).unflatten(1, (-1, *self.window.narrow))
@@ -53,7 +58,7 @@ class _Windowed(Local):
     def to_wide(self, x: Tensor) -> Tensor:
         """The adjoint."""
         merged = x.flatten(0, 1)
-        if self._matrix is None:
+        if len(merged) < FEW_SAMPLES or self._matrix is None:
             result = self.window.spread(merged, self.weight)
         else:
             result = (flat(merged) @ self._matrix).unflatten(1, (-1, *self.window.wide))

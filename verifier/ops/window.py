@@ -81,6 +81,17 @@ class Window:
         begin = tuple(self.offset(wide, narrow)[0].tolist())
         return replace(self, wide=wide.shape()[2:], narrow=narrow.shape()[2:], begin=begin)
 
+    def meetings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the kernel meets the wide side, `[meetings]` each: the place on the narrow side, the tap of the kernel
+        and the place on the wide side, as flat positions."""
+        place, tap = np.indices((*self.narrow, *self.kernel)).reshape(2, len(self.narrow), -1)
+        column = lambda numbers: np.array(numbers)[:, None]  # noqa: E731
+        read = place * column(self.stride) + tap * column(self.dilation) - column(self.begin)
+        inside = ((read >= 0) & (read < column(self.wide))).all(0)
+        sides = ((place, self.narrow), (tap, self.kernel), (read, self.wide))
+        place, tap, read = (np.ravel_multi_index(tuple(axes[:, inside]), sizes) for axes, sizes in sides)
+        return torch.from_numpy(place), torch.from_numpy(tap), torch.from_numpy(read)
+
     def correlate(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x` `[n, channels, *wide]` with `weight` `[out, channels / groups, *kernel]` to `[n, out, *narrow]`."""
         if self._pointwise():
