@@ -231,7 +231,7 @@ def test_throughput_leaves_the_error_terms_out() -> None:
     assert specification is not None and specification.loader is not None
     throughput = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(throughput)
-    for graph in (throughput.dense(), throughput.convolutional()):
+    for graph in throughput.networks().values():
         program = prepare(graph, torch.float32)
         found = bound_nodes(program, throughput.small_boxes(program, 2), "interval")
         forms = []
