@@ -169,10 +169,9 @@ def test_violations_found_after_a_hand_over_are_in_the_right_box() -> None:
 
 
 def dear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """No box can be bounded in a turn, and every split of inputs pays; how many boxes each such search gets."""
-    monkeypatch.setattr(strategy, "LEAST_BOXES", float("nan"))
+    """Boxes are dear, and every split of inputs pays; how many boxes each such search gets."""
+    monkeypatch.setattr(Strategy, "_dear", lambda *_: True)
     monkeypatch.setattr(strategy, "PAYING", -1.0)
-    monkeypatch.setattr(strategy, "PROMISING", 2.0)
     monkeypatch.setattr(inputs, "CHEAP_BATCH", 1)
     counts, original = [], Strategy._from_boxes
 

@@ -82,14 +82,14 @@ class Strategy:
         if not varying or not self._neurons_serve() or self.inputs.late:
             return self.inputs.run()
         slow = self._slow(varying)
-        if slow:
+        if slow or self._dear(varying):
             outcome = self._try_inputs()
             if outcome.found or not outcome.open:
                 return outcome
+            if self._closing_in() and self._fit(outcome.open):
+                return self._from_boxes()
         hopeless = self.inputs.proved < PROMISING and (varying > MANY_INPUTS or slow)
         if hopeless and self._fit(len(problem.disjuncts)):
-            if self.gained > PAYING and 1 < self.inputs.open <= MOST_TIGHTENED and not self.inputs.stuck:
-                return self._from_boxes()
             return search_neurons(self.task, problem.real, Known(self._whole()))[1]
         if self.inputs.program is self.task.program and self._rounding_prevails(self._first_box.point()):
             self.inputs = self.inputs.in_double()
@@ -102,10 +102,14 @@ class Strategy:
             before = outcome.bound
             outcome = self.inputs.run(0.0)
             self.gained = 1 - max(outcome.bound / before, 0.0) if before < 0 else 0.0
-            enough = MOST_TIGHTENED < 2 * outcome.open <= 2 * MOST_TIGHTENED
-            if self.inputs.late or (enough and self.gained > PAYING):
+            if self.inputs.late or (self._closing_in() and 2 * outcome.open > MOST_TIGHTENED):
                 break
         return outcome
+
+    def _closing_in(self) -> bool:
+        """Whether splits of inputs pay, but prove nothing so far, and there are few boxes to go on from."""
+        few = 1 < self.inputs.open <= MOST_TIGHTENED
+        return few and self.gained > PAYING and not self.inputs.proved and not self.inputs.stuck
 
     def _from_boxes(self) -> Outcome:
         """The search over neurons for all boxes that are open; those it does not decide come back."""
@@ -127,10 +131,12 @@ class Strategy:
         )
 
     def _slow(self, varying: int) -> bool:
-        """Whether there is no time to halve more than a few of the inputs, of which so many vary, or to bound more than
-        a few boxes in a turn."""
-        halved = self.pace * self.task.limits.seconds >= 2 ** (HALVED * varying)
-        return varying <= MANY_INPUTS and not (halved and self.pace * TURN >= LEAST_BOXES)
+        """Whether there is no time to halve more than a few of the inputs, of which so many vary."""
+        return varying <= MANY_INPUTS and self.pace * self.task.limits.seconds < 2 ** (HALVED * varying)
+
+    def _dear(self, varying: int) -> bool:
+        """Whether there is time for a few boxes only in a turn."""
+        return varying <= MANY_INPUTS and self.pace * TURN < LEAST_BOXES
 
     def _whole(self) -> NodeBounds | None:
         """What is known of the nodes over the problem's box, in the precision of the task."""
