@@ -169,9 +169,9 @@ def test_violations_found_after_a_hand_over_are_in_the_right_box() -> None:
 
 
 def dear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Boxes are dear, and every split of inputs pays; how many boxes each such search gets."""
+    """Boxes are dear, and the search over neurons begins from any few of them; how many each such search gets."""
     monkeypatch.setattr(Strategy, "_dear", lambda *_: True)
-    monkeypatch.setattr(strategy, "PAYING", -1.0)
+    monkeypatch.setattr(Strategy, "_closing_in", lambda self: 1 < self.inputs.open <= 8 and not self.inputs.stuck)
     monkeypatch.setattr(inputs, "CHEAP_BATCH", 1)
     counts, original = [], Strategy._from_boxes
 
@@ -210,15 +210,21 @@ def test_boxes_that_are_not_decided_come_back(monkeypatch: pytest.MonkeyPatch) -
     assert second.bounded > first.bounded
 
 
-def test_boxes_that_cannot_be_split_keep_the_answer_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search over inputs has set one aside: the one over neurons begins from the whole."""
-    counts = dear(monkeypatch)
+def test_boxes_are_handed_over_only_where_splits_pay_and_prove_nothing() -> None:
     graph = small_graph("relu", "three layers", 6)
     found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
-    found.inputs.stuck = 1
-    with torch.no_grad():
-        found.run()
-    assert not counts
+    found.gained = 1.0
+    assert found._closing_in()
+    for change in ({"stuck": 1}, {"left": 0.9}):  # a box that was set aside would be forgotten
+        found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
+        found.gained = 1.0
+        vars(found.inputs).update(change)
+        assert not found._closing_in()
+    found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
+    assert not found._closing_in()
+    found = strategy_of(graph, query_of(near_miss(graph, root.MOST_TIGHTENED + 1, 2)))
+    found.gained = 1.0
+    assert not found._closing_in()
 
 
 # --- limits
