@@ -57,8 +57,8 @@ class Starts:
     def keep(self, source: int, index: Tensor, undecided: Undecided, multipliers: Multipliers) -> None:
         """Of rows for the ends of the elements `index` `[m]` of node `source`, while there is room."""
         for side, position, values in _parameters(multipliers):
-            served = _Served(index, undecided.readers[position].index, values.to(torch.bfloat16))
-            if served.size <= self._room[0]:
+            if values.numel() * torch.bfloat16.itemsize <= self._room[0]:
+                served = _Served(index, undecided.readers[position].index, values.to(torch.bfloat16))
                 self._room[0] -= served.size
                 self._next.setdefault((source, side, position), []).append(served)
 

@@ -86,7 +86,7 @@ class Root:
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         # what the last pass took, and what the next may take
         self.seconds, self.share = time.monotonic() - began, LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * known.gained
-        self.starts = Starts(self.limits.memory // 8)
+        self.starts = Starts(self.limits.memory // 8 if len(self.box.lower) > 1 else 0)
         self.passes = self._all_passes()
         self._bound_rows()
 

@@ -1,10 +1,9 @@
 """Which search works on a query, and for how long.
 
-Splitting inputs is the right thing where they are few, splitting neurons where they are many. Where boxes are dear, a
-few are made as long as that gains much more than any neuron could, and the search over neurons begins from these. In
-between, the boxes
+Splitting inputs is the right thing where they are few, splitting neurons where they are many. In between, the boxes
 that splitting inputs leaves open are handed to the search over neurons, some at a time, as long as it decides most of
-them in a turn; else both have turns, by what they prove in a second.
+them in a turn; else both have turns, by what they prove in a second. Where a turn is too short for that, inputs are
+split as long as it gains more than any neuron could, and the search over neurons begins from these few boxes.
 """
 
 from __future__ import annotations
