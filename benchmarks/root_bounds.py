@@ -36,7 +36,7 @@ from verifier.core.flat import flat
 from verifier.core.problem import Problem, build_problem
 from verifier.errors import VerifierError
 from verifier.search.neurons import objective_of
-from verifier.search.root import Root
+from verifier.search.root import Known, Root
 from verifier.search.task import Limits, Task
 from verifier.settings import AscentSettings, SearchSettings
 
@@ -111,7 +111,7 @@ def optimised(
         began = time.monotonic()
         settings = SearchSettings(root=AscentSettings(iterations=iterations, weight_rate=weights, enough=float("inf")))
         task = Task(problem, program, lambda: precise, settings, Limits(float("inf"), MEMORY), lambda *_: False)
-        root = Root(task, problem.real, root.found if root else None)
+        root = Root(task, problem.real, Known(root.found if root else None))
         took = time.monotonic() - began + crown
         crown = crown or took
         yield name, took, of_all(root, problem)

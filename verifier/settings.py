@@ -32,7 +32,8 @@ class AscentSettings:
 
     `iterations`: gradient steps. `slope_rate`: largest step of a slope as a share of its range, `bound_rate`: of a
     bound's multiplier as a share of its neuron's coefficient, `weight_rate`: of the logarithm of a weight; all decay by
-    `decay` a step. `enough`: a bound above this needs no further steps.
+    `decay` a step. `enough`: a bound above this needs no further steps. `again`: gradient steps from where an ascent
+    for the same row over a box nearby ended.
     """
 
     iterations: int = 20
@@ -41,6 +42,7 @@ class AscentSettings:
     weight_rate: float = 1.0
     decay: float = 0.95
     enough: float = 0.0
+    again: int = 3
 
 
 @dataclass(frozen=True)

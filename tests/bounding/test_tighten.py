@@ -10,6 +10,7 @@ from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.starts import Starts
 from verifier.bounding.tighten import Tightener, in_order, optimised_ends, tighten_nodes
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
@@ -23,7 +24,7 @@ LATE = float("inf")
 
 
 def by_slopes(program: Program, box: Interval, memory: int = ROOM) -> Tightener:
-    return optimised_ends(program, prepare(program.graph, torch.float64), box, SETTINGS, memory)
+    return optimised_ends(program, prepare(program.graph, torch.float64), box, SETTINGS, memory, Starts(memory))
 
 
 def by_splits(program: Program, box: Interval, memory: int = ROOM) -> Tightener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from verifier.bounding.crop import patches_of
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.starts import Starts
 from verifier.bounding.tighten import Tightener, optimised_ends, tighten_nodes
 from verifier.bounding.tiles import in_tiles
 from verifier.core.interval import Interval
@@ -39,7 +41,8 @@ def tiled(program: Program) -> int:
 
 
 def by_slopes(program: Program, precise: Program, box: Interval, iterations: int) -> Tightener:
-    return optimised_ends(program, precise, box, AscentSettings(iterations=iterations, enough=float("inf")), ROOM)
+    settings = AscentSettings(iterations=iterations, enough=float("inf"))
+    return optimised_ends(program, precise, box, settings, ROOM, Starts(ROOM))
 
 
 @pytest.mark.usefixtures("always")
@@ -73,9 +76,9 @@ def test_without_steps_ascents_give_the_bounds_of_whole_passes(name: str) -> Non
     box = boxes(graph, 1, torch.float64)
     found, source = bound_nodes(program, box, "interval"), tiled(program)
     index = torch.arange(graph.nodes[source].size)[::2]
-    make = lambda network, same: by_slopes(network, same, box, 0)  # noqa: E731
+    make = lambda network, same, key: by_slopes(network, same, box, 0)  # noqa: E731
     got = in_tiles(program, program, never, make)(found, source, index, LATE)
-    expected = make(program, program)(found, source, index, LATE)
+    expected = make(program, program, None)(found, source, index, LATE)
     torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-7)
 
 
@@ -87,8 +90,8 @@ def test_ascents_on_tiles_contain_the_values_and_gain_something(name: str) -> No
     program, precise = (prepare(graph, dtype) for dtype in (torch.float32, torch.float64))
     box = boxes(graph, 1, torch.float32)
     found = bound_nodes(program, box).without_forms()
-    make = lambda network, same: by_slopes(network, same, box, 10)  # noqa: E731
-    better = tighten_nodes(program, box, found, in_tiles(program, precise, make(program, precise), make), LATE)
+    make = lambda network, same, key: by_slopes(network, same, box, 10)  # noqa: E731
+    better = tighten_nodes(program, box, found, in_tiles(program, precise, make(program, precise, None), make), LATE)
     assert_contains_samples(precise, box, better)  # single precision rounds the weights, which bounds allow for
     assert all((better.intervals[k].lower >= old.lower).all() for k, old in found.intervals.items())
     assert all((better.intervals[k].upper <= old.upper).all() for k, old in found.intervals.items())
@@ -105,7 +108,7 @@ def test_nothing_is_known_of_tiles_that_time_does_not_reach() -> None:
     found, source = bound_nodes(program, box, "interval"), tiled(program)
     index, asked = torch.arange(graph.nodes[source].size), []
 
-    def make(network: Program, same: Program) -> Tightener:
+    def make(network: Program, same: Program, key: Hashable) -> Tightener:
         asked.append(network)
         return by_slopes(network, same, box, 0)
 
@@ -120,5 +123,5 @@ def test_tiles_that_are_not_cheaper_are_not_used(monkeypatch: pytest.MonkeyPatch
     box = boxes(graph, 1, torch.float64)
     found, source = bound_nodes(program, box, "interval"), program.splittable[-1]
     ends = torch.zeros(1), torch.ones(1)
-    nothing = lambda network, same: never  # noqa: E731
+    nothing = lambda network, same, key: never  # noqa: E731
     assert in_tiles(program, program, lambda *what: ends, nothing)(found, source, torch.zeros(1).long(), LATE) is ends

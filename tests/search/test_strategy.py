@@ -165,6 +165,68 @@ def test_violations_found_after_a_hand_over_are_in_the_right_box() -> None:
         assert found.run().found
 
 
+# --- boxes from which the search over neurons begins
+
+
+def dear(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Boxes are dear, and the search over neurons begins from any few of them; how many each such search gets."""
+    monkeypatch.setattr(Strategy, "_dear", lambda *_: True)
+    monkeypatch.setattr(Strategy, "_closing_in", lambda self: 1 < self.inputs.open <= 8 and not self.inputs.stuck)
+    monkeypatch.setattr(inputs, "CHEAP_BATCH", 1)
+    counts, original = [], Strategy._from_boxes
+
+    def counted(self: Strategy) -> Outcome:
+        counts.append(self.inputs.open)
+        return original(self)
+
+    monkeypatch.setattr(Strategy, "_from_boxes", counted)
+    return counts
+
+
+@pytest.mark.parametrize("boxes", [1, 3])
+def test_agrees_with_enumeration_from_boxes(boxes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = dear(monkeypatch)
+    for shape, seed in itertools.product(SHAPES, range(2)):
+        graph = small_graph("relu", shape, 900 + seed)
+        check(graph, near_miss(graph, boxes, seed))
+        check(graph, random_parts(graph, boxes, 2, 2, seed))
+    assert counts and all(1 < count <= root.MOST_TIGHTENED for count in counts)
+
+
+def test_boxes_that_are_not_decided_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search over neurons can split nothing here: another one is given the same boxes."""
+    monkeypatch.setattr(root, "MOST_TIGHTENED", 0)
+    graph = small_graph("relu", "three layers", 6)
+    found = strategy_of(graph, query_of(near_miss(graph, 6, 1)))
+    found.task = replace(found.task, rule=no_choice)
+    with torch.no_grad():
+        found.inputs.run(0.0)
+        first, boxes = found._from_boxes(), sorted_boxes(found)
+        second = found._from_boxes()
+    assert boxes and sorted_boxes(found) == boxes
+    for outcome in (first, second):
+        assert outcome.stuck and not outcome.complete and not outcome.found
+        assert 0 <= outcome.proved < 1 and found.inputs.proved < 1
+    assert second.bounded > first.bounded
+
+
+def test_boxes_are_handed_over_only_where_splits_pay_and_prove_nothing() -> None:
+    graph = small_graph("relu", "three layers", 6)
+    found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
+    found.gained = 1.0
+    assert found._closing_in()
+    for change in ({"stuck": 1}, {"left": 0.9}):  # a box that was set aside would be forgotten
+        found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
+        found.gained = 1.0
+        vars(found.inputs).update(change)
+        assert not found._closing_in()
+    found = strategy_of(graph, query_of(near_miss(graph, 3, 2)))
+    assert not found._closing_in()
+    found = strategy_of(graph, query_of(near_miss(graph, root.MOST_TIGHTENED + 1, 2)))
+    found.gained = 1.0
+    assert not found._closing_in()
+
+
 # --- limits
 
 

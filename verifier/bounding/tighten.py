@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import initial_multipliers, optimise, precise_bound
 from verifier.bounding.program import Program
+from verifier.bounding.starts import Starts
 from verifier.bounding.undecided import undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
@@ -83,17 +85,22 @@ def _undecided(program: Program, origin: int, found: NodeBounds) -> Tensor:
 
 
 def optimised_ends(
-    program: Program, precise: Program, box: Interval, settings: AscentSettings, memory: int
+    program: Program, precise: Program, box: Interval, settings: AscentSettings, memory: int, starts: Starts
 ) -> Tightener:
     """Both ends of each element, as rows whose slopes are optimised, in at most `memory` bytes. What they prove is
-    found in double precision, by `precise`: one backward pass more, and rounding costs nothing."""
+    found in double precision, by `precise`: one backward pass more, and rounding costs nothing. `starts`: slopes
+    that served over the last box, which are where an ascent goes on, and is soon done."""
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         objective = Objective({source: end_rows(program, source, index)}, box.lower.new_zeros(2 * len(index), 1))
         undecided = undecided_elements(program, found)
         neurons = undecided.neurons(found)
         dual = Dual(undecided, box, neurons, objective)
-        optimum = optimise(dual, initial_multipliers(undecided, neurons, objective), settings, deadline)
+        start = initial_multipliers(undecided, neurons, objective)
+        known = starts.fill(source, index, undecided, start)
+        steps = replace(settings, iterations=min(settings.again, settings.iterations)) if known else settings
+        optimum = optimise(dual, start, steps, deadline)
+        starts.keep(source, index, undecided, optimum.multipliers)
         bound = precise_bound(precise, box, found, undecided.index, objective, optimum.multipliers)
         lower, upper = bound.reshape(2, -1)
         return lower, -upper

@@ -7,7 +7,7 @@ boxes that the tile depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,11 @@ class Tile:
         """Of its elements in the node, `[elements]`."""
         return self.patch.positions[self.number]
 
+    @property
+    def key(self) -> Hashable:
+        """Tells it from all other tiles."""
+        return self.patch, self.number
+
     def network(self, program: Program) -> Part:
         """What it depends on, from the input of `program` to it."""
         graph, cut, inner = program.graph, self.patch.cut, self.patch.program
@@ -60,10 +65,10 @@ class Tile:
 
 
 def in_tiles(
-    program: Program, precise: Program, whole: Tightener, make: Callable[[Program, Program], Tightener]
+    program: Program, precise: Program, whole: Tightener, make: Callable[[Program, Program, Hashable], Tightener]
 ) -> Tightener:
-    """`whole`, a tightener of `program`; but where tiles are cheaper, what `make` gives for the network of each, and
-    for the same in double precision as a part of `precise`."""
+    """`whole`, a tightener of `program`; but where tiles are cheaper, what `make` gives for the network of each, for
+    the same in double precision as a part of `precise`, and for a key that tells it from others."""
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
         work = list(_tiles(program, precise, source, index))
@@ -74,7 +79,7 @@ def in_tiles(
             tile, same, own = part
             network = tile.network(program)
             known = tile.bounds(found)
-            return make(network, same.network(precise))(known, network.graph.output, own, until)
+            return make(network, same.network(precise), tile.key)(known, network.graph.output, own, until)
 
         ends = Interval.unbounded((program.graph.nodes[source].size,), found.intervals[source].lower)
         for part, (lower, upper) in shared_out(work, [len(own) for *_, own in work], one, deadline):

@@ -6,7 +6,8 @@ The neurons' bounds get better in passes over the network, each several times as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
 from verifier.bounding.precision import narrowed
+from verifier.bounding.program import Program
+from verifier.bounding.starts import Starts
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, optimised_ends, tighten_nodes
 from verifier.bounding.tiles import in_tiles
 from verifier.bounding.undecided import undecided_elements
@@ -35,6 +38,8 @@ MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not opti
 LEAST_GAINS = [0.02 / 4**k for k in range(6)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
 ASCENTS = 4.0  # times the pass before: what one with ascents takes at least
+FIRST_ASCENTS = 6.0  # times the first bounds, in single precision, where there is no pass in between
+AGAIN = 0.4  # of the first box's ascents, by what those of any other take, which start from where these ended
 DEARER = 2.0  # the same for one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
@@ -42,33 +47,47 @@ WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less 
 
 class Pass(NamedTuple):
     """`bound` takes a box's number and a deadline, and gives better bounds of the nodes over it. It takes `dearer`
-    times as long as the pass before it, or more. `name`: what is done, for tables."""
+    times as long as the pass before it, or more. `name`: what is done, for tables. `again`: what a box takes that is
+    not the first, by what the first takes."""
 
     name: str
     bound: Callable[[int, float], NodeBounds]
     dearer: float
+    again: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of the boxes of a task: bounds `found` of all nodes, or `inherited` ones of some; `gained`: the
+    share of what its bounds lacked that the last step gained."""
+
+    found: NodeBounds | None = None
+    inherited: dict[int, Interval] | None = None
+    gained: float = 0.0
+
+
+NOTHING = Known()
 
 
 class Root:
     """Bounds over each box of a task, and which of its disjuncts `still` `[boxes, disjuncts]` they leave open. Every
-    disjunct must have a row. `found`: bounds of the nodes, where they are known already."""
+    disjunct must have a row."""
 
-    def __init__(self, task: Task, still: Tensor, found: NodeBounds | None = None) -> None:
+    def __init__(self, task: Task, still: Tensor, known: Known = NOTHING) -> None:
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
         self.precise = task.precise
         self.box = self.problem.box.reshape(-1, *self.program.graph.input_shape)
+        began, found = time.monotonic(), known.found
         if found is None:
             effort = Effort(self.limits.memory // 2, self.limits.deadline)
-            found = bound_nodes(self.program, self.box, "crown", None, effort).without_forms()
+            found = bound_nodes(self.program, self.box, "crown", known.inherited, effort).without_forms()
         self.found = found
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
-        self.passes = [
-            *([Pass("double precision", self._in_double, 1.0)] if self.program.dtype is not torch.float64 else []),
-            Pass("alpha neurons", self._with_slopes, ASCENTS),
-            *(Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
-        ]
-        self.seconds, self.share = 0.0, LEAST_SHARE  # what the last pass took, and what the next may take
+        # what the last pass took, and what the next may take
+        self.seconds, self.share = time.monotonic() - began, LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * known.gained
+        self.starts = Starts(self.limits.memory // 8 if len(self.box.lower) > 1 else 0)
+        self.passes = self._all_passes()
         self._bound_rows()
 
     @property
@@ -95,12 +114,16 @@ class Root:
     @property
     def expected(self) -> float:
         """Seconds that the next pass takes at least."""
-        return self.passes[0].dearer * self.seconds if self.passes else 0.0
+        if not self.passes:
+            return 0.0
+        count = max(1, len(self.pairs[:, 0].unique()))
+        return self.passes[0].dearer * self.seconds * (1 + self.passes[0].again * (count - 1)) / count
 
     def tighten(self) -> None:
         """One more pass."""
         began, before = time.monotonic(), float(-self.bound.clamp(max=0).sum())
-        self.found = self._tightened(self.passes.pop(0).bound, self.share)
+        done = self.passes.pop(0)
+        self.found = self._tightened(done.bound, self.share, done.again)
         self._bound_rows()
         self.seconds = time.monotonic() - began
         gained = 1 - float(-self.bound.clamp(max=0).sum()) / before if before > 0 else 0.0
@@ -118,6 +141,16 @@ class Root:
 
         self.found = self._tightened(bound, share)
         self._bound_rows()
+
+    def _all_passes(self) -> list[Pass]:
+        """Of several boxes no pass in double precision by itself: ascents prove what they find in it, and those of all
+        boxes but the first are hardly dearer."""
+        single, several = self.program.dtype is not torch.float64, len(self.box.lower) > 1
+        return [
+            *([Pass("double precision", self._in_double, 0.0)] if single and not several else []),
+            Pass("alpha neurons", self._with_slopes, FIRST_ASCENTS if several else ASCENTS, AGAIN),
+            *(Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
+        ]
 
     def subproblems(self) -> tuple[Kept, Subproblems]:
         kept, (which, slot) = Kept(self.program, self.found), self.pairs.T
@@ -158,14 +191,15 @@ class Root:
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
         return bound
 
-    def _tightened(self, bound: Callable[[int, float], NodeBounds], share: float) -> NodeBounds:
-        """Better bounds of the neurons over each box with an open disjunct, by `bound`: of a box, until a deadline."""
+    def _tightened(self, bound: Callable[[int, float], NodeBounds], share: float, again: float = 1.0) -> NodeBounds:
+        """Better bounds of the neurons over each box with an open disjunct, by `bound`: of a box, until a deadline. All
+        but the first need `again` times its time."""
         parts = [self.found.select(slice(i, i + 1)) for i in range(len(self.box.lower))]
         boxes = self.pairs[:, 0].unique().tolist()
         end = time.monotonic() + share * max(0.0, self.limits.seconds)
         for number, i in enumerate(boxes):
-            now = time.monotonic()
-            parts[i] = bound(i, now + (end - now) / (len(boxes) - number))
+            now, own = time.monotonic(), again if number else 1.0
+            parts[i] = bound(i, now + (end - now) * own / (own + again * (len(boxes) - number - 1)))
         return join(parts)
 
     def _one(self, i: int) -> tuple[Interval, NodeBounds]:
@@ -184,11 +218,15 @@ class Root:
         return narrowed(self.program, box, bound_nodes(precise, wide, "crown", inherited, effort))
 
     def _with_slopes(self, i: int, deadline: float) -> NodeBounds:
-        """By ascents."""
+        """By ascents, which start from where those over the last box ended."""
         box, found = self._one(i)
         precise, memory = self.precise(), self.limits.memory // 2
-        whole = optimised_ends(self.program, precise, box, self.settings.neurons, memory)
-        make = lambda network, same: optimised_ends(network, same, box, self.settings.tiles, memory)  # noqa: E731
+        self.starts.turn()
+        whole = optimised_ends(self.program, precise, box, self.settings.neurons, memory, self.starts)
+
+        def make(network: Program, same: Program, key: Hashable) -> Tightener:
+            return optimised_ends(network, same, box, self.settings.tiles, memory, self.starts.of(key))
+
         return tighten_nodes(self.program, box, found, in_tiles(self.program, precise, whole, make), deadline)
 
     def _with_splits(self, least_gain: float, i: int, deadline: float) -> NodeBounds:

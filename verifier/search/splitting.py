@@ -62,3 +62,15 @@ def split(domains: DomainBatch, chosen: Tensor) -> DomainBatch:
     right = Interval(lower.scatter(1, index, middle).reshape(shape), domains.box.upper)
     share = domains.share / 2
     return join([domains.replace(box=left, share=share), domains.replace(box=right, share=share)])
+
+
+def one_by_one(box: Interval) -> Tensor:
+    """An order `[n]` of the boxes in which each comes after the one nearest to it, of those that are left."""
+    middle, width = flat(box.middle()), flat(box.upper) - flat(box.lower)
+    middle = middle / width.amax(0).clamp(min=torch.finfo(width.dtype).tiny)
+    distance = torch.cdist(middle, middle)
+    order = [0]
+    while len(order) < len(middle):
+        distance[:, order[-1]] = torch.inf
+        order.append(int(distance[order[-1]].argmin()))
+    return torch.tensor(order, device=width.device)

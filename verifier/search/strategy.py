@@ -2,7 +2,8 @@
 
 Splitting inputs is the right thing where they are few, splitting neurons where they are many. In between, the boxes
 that splitting inputs leaves open are handed to the search over neurons, some at a time, as long as it decides most of
-them in a turn; else both have turns, by what they prove in a second.
+them in a turn; else both have turns, by what they prove in a second. Where a turn is too short for that, inputs are
+split as long as it gains more than any neuron could, and the search over neurons begins from these few boxes.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from verifier.core.events import ignore
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.rounding import narrow_down
+from verifier.search.domains import DomainBatch
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
-from verifier.search.root import Root
-from verifier.search.splitting import splittable
+from verifier.search.root import MOST_TIGHTENED, NOTHING, Known, Root
+from verifier.search.splitting import one_by_one, splittable
 from verifier.search.task import Outcome, Task
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
 HALVED = 1 / 3  # of the varying inputs: where the time left is too short to halve so many, splitting them is slow,
 TRIED = 0.15  # and so much of the time must show what it gains
 FIRST_SEARCH = 1.0  # seconds of search, at least one batch, before the thorough attack: easy proofs need no attack
+PAYING = 0.4  # of what the bounds lack, by halving all boxes: no split of a neuron gains as much
+LEAST_BOXES = 4  # to be bounded in a turn: with fewer, a turn of the search over neurons decides none
 TURN = 2.0  # seconds: a search over neurons needs tens of batches, of a tenth of a second at least
 PROMISING = 0.5  # share proved, above which searches go on: over inputs if many vary, over neurons if few are open
 LAST_ROUNDS = 5  # subproblems that come of any open one, where a search is about to end
@@ -50,6 +54,7 @@ class Strategy:
         self.pace = float("inf")  # boxes bounded in a second of splitting inputs, once that is known
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
+        self.gained = 0.0  # of what the bounds lacked, by the last split of inputs
 
     @property
     def problem(self) -> Problem:
@@ -76,20 +81,61 @@ class Strategy:
         if not varying or not self._neurons_serve() or self.inputs.late:
             return self.inputs.run()
         slow = self._slow(varying)
-        if slow:
-            outcome = self.inputs.run(TRIED * self.task.limits.seconds)
+        if slow or self._dear(varying):
+            outcome = self._try_inputs()
             if outcome.found or not outcome.open:
                 return outcome
+            if self._closing_in() and self._fit(outcome.open):
+                return self._from_boxes()
         hopeless = self.inputs.proved < PROMISING and (varying > MANY_INPUTS or slow)
         if hopeless and self._fit(len(problem.disjuncts)):
-            return search_neurons(self.task, problem.real, self._whole())[1]
+            return search_neurons(self.task, problem.real, Known(self._whole()))[1]
         if self.inputs.program is self.task.program and self._rounding_prevails(self._first_box.point()):
             self.inputs = self.inputs.in_double()
         return (self._exactly() if self.task.exact else None) or self._in_turns()
 
+    def _try_inputs(self) -> Outcome:
+        """Some splitting of inputs, and more as long as it pays, until there are as many boxes as may be tightened."""
+        end, outcome = time.monotonic() + TRIED * self.task.limits.seconds, self.inputs.outcome()
+        while not outcome.found and outcome.open and (time.monotonic() < end or self.gained > PAYING):
+            before = outcome.bound
+            outcome = self.inputs.run(0.0)
+            self.gained = 1 - max(outcome.bound / before, 0.0) if before < 0 else 0.0
+            if self.inputs.late or (self._closing_in() and 2 * outcome.open > MOST_TIGHTENED):
+                break
+        return outcome
+
+    def _closing_in(self) -> bool:
+        """Whether splits of inputs pay, but prove nothing so far, and there are few boxes to go on from."""
+        few = 1 < self.inputs.open <= MOST_TIGHTENED
+        return few and self.gained > PAYING and not self.inputs.proved and not self.inputs.stuck
+
+    def _from_boxes(self) -> Outcome:
+        """The search over neurons for all boxes that are open; those it does not decide come back."""
+        domains, left = self.inputs.frontier.pop(self.inputs.open), self.inputs.left
+        domains = domains.select(one_by_one(domains.box))
+        inherited = {k: v.narrowed(self.task.program.dtype) for k, v in domains.nodes.items()}
+        known = Known(inherited=inherited, gained=self.gained)
+        search, outcome = search_neurons(self._task_of(domains), domains.open, known)
+        self.inputs.take_back(domains, search.undecided(len(domains)), outcome.bounded)
+        return replace(outcome, bounded=self.inputs.bounded, proved=1 - left * (1 - outcome.proved))
+
+    def _task_of(self, domains: DomainBatch) -> Task:
+        """To decide boxes of the search over inputs."""
+        task = self.task
+        return replace(
+            task,
+            problem=task.problem.select(domains.problem, domains.box.narrowed(task.program.dtype)),
+            candidates=lambda points, which: task.candidates(points, domains.problem[which]),
+        )
+
     def _slow(self, varying: int) -> bool:
         """Whether there is no time to halve more than a few of the inputs, of which so many vary."""
         return varying <= MANY_INPUTS and self.pace * self.task.limits.seconds < 2 ** (HALVED * varying)
+
+    def _dear(self, varying: int) -> bool:
+        """Whether there is time for a few boxes only in a turn."""
+        return varying <= MANY_INPUTS and self.pace * TURN < LEAST_BOXES
 
     def _whole(self) -> NodeBounds | None:
         """What is known of the nodes over the problem's box, in the precision of the task."""
@@ -126,13 +172,8 @@ class Strategy:
         while self.handed > 1 and not self._fit(self.handed):
             self.handed //= 2
         task, domains = self.task, self.inputs.frontier.pop(self.handed)
-        part = replace(
-            task,
-            problem=task.problem.select(domains.problem, domains.box.narrowed(task.program.dtype)),
-            limits=replace(task.limits, deadline=min(task.limits.deadline, time.monotonic() + TURN)),
-            candidates=lambda points, which: task.candidates(points, domains.problem[which]),
-            observer=ignore,
-        )
+        limits = replace(task.limits, deadline=min(task.limits.deadline, time.monotonic() + TURN))
+        part = replace(self._task_of(domains), limits=limits, observer=ignore)
         search, outcome = search_neurons(part, domains.open)
         undecided = search.undecided(len(domains))
         self.inputs.take_back(domains, undecided, outcome.bounded)
@@ -159,10 +200,10 @@ class Strategy:
         return floats * 32 < self.task.limits.memory // 4
 
 
-def search_neurons(task: Task, still: Tensor, found: NodeBounds | None = None) -> tuple[NeuronSearch, Outcome]:
+def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[NeuronSearch, Outcome]:
     """Searches over neurons for the disjuncts that are `still` open `[boxes, disjuncts]`, each from better bounds of
-    the root than the one before, while these pay; the last of them. `found`: bounds of the nodes, where known."""
-    root, bounded = Root(task, still, found), int(still.sum())
+    the root than the one before, while these pay; the last of them."""
+    root, bounded = Root(task, still, known), int(still.sum())
     if root.rounded and task.problem.exact:
         task = task.in_double()
         root = Root(task, still)
