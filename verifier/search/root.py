@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import Dual
+from verifier.bounding.dual import Dual, Multipliers
 from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import certain_bound, focused, initial_multipliers, optimise
 from verifier.bounding.precision import narrowed
 from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, optimised_ends, tighten_nodes
 from verifier.bounding.tiles import in_tiles
-from verifier.bounding.undecided import undecided_elements
+from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.stacked import cast, join
+from verifier.core.stacked import cast, join, pick
 from verifier.search.ends import searched_ends
 from verifier.search.influence import influence
 from verifier.search.neurons import objective_of
 from verifier.search.rows import proper
-from verifier.search.subproblems import Kept, Subproblems, whole_boxes
+from verifier.search.subproblems import Kept, Subproblems, short, whole_boxes
 from verifier.search.task import Task
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
@@ -62,6 +63,7 @@ class Root:
             found = bound_nodes(self.program, self.box, "crown", None, effort).without_forms()
         self.found = found
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
+        self.multipliers: Multipliers | None = None  # of the open disjuncts' bounds
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = [
             *([Pass("double precision", self._in_double, 1.0)] if self.program.dtype is not torch.float64 else []),
@@ -122,7 +124,10 @@ class Root:
     def subproblems(self) -> tuple[Kept, Subproblems]:
         kept, (which, slot) = Kept(self.program, self.found), self.pairs.T
         objective = objective_of(self.problem, self.program, which, slot)
-        return kept, whole_boxes(kept, objective, self.box, which, slot, self.bound)
+        whole = whole_boxes(kept, objective, self.box, which, slot, self.bound)
+        if self.multipliers is None:
+            return kept, whole
+        return kept, whole.replace(multipliers=replace(self.multipliers, bounds=whole.multipliers.bounds))
 
     def _bound_rows(self) -> None:
         """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
@@ -130,22 +135,25 @@ class Root:
         self.rounding = 0.0  # what rounding costs the bounds of the open disjuncts, in sum
         for origin in {self.program.origins[source] for source in self.program.splittable}:
             self.influence[origin] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[origin].size)
+        undecided = undecided_elements(self.program, self.found)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
-        bounds = [self._optimised(*part.T) for part in parts]
-        self.bound = torch.fmax(self.bound, proper(torch.cat([self.bound[:0], *bounds])))
+        if not parts:
+            return
+        bound, multipliers = join([self._optimised(undecided, *part.T) for part in parts])
+        self.bound = torch.fmax(self.bound, proper(bound))
         rest = (~(self.bound > 0)).nonzero().flatten()
-        self.pairs, self.bound = self.pairs[rest], self.bound[rest]
+        self.pairs, self.bound, self.multipliers = self.pairs[rest], self.bound[rest], pick(multipliers, rest)
 
-    def _optimised(self, which: Tensor, slot: Tensor) -> Tensor:
-        """Bounds `[n]` of disjuncts `slot` `[n]` of the boxes `which` `[n]`."""
+    def _optimised(self, undecided: Undecided, which: Tensor, slot: Tensor) -> tuple[Tensor, Multipliers]:
+        """Bounds `[n]` of disjuncts `slot` `[n]` of the boxes `which` `[n]`, and their multipliers in short."""
         objective = objective_of(self.problem, self.program, which, slot)
         found = self.found.select(which)
         box = self.box if len(self.box.lower) == 1 else self.box.select(which)
-        undecided = undecided_elements(self.program, found)
+        undecided = undecided.select(which)
         neurons = undecided.neurons(found)
         dual = Dual(undecided, box, neurons, objective)
-        start = initial_multipliers(undecided, neurons, objective)
-        optimum = optimise(dual, start, self.settings.root, self.limits.deadline)
+        start = dual.projected(initial_multipliers(undecided, neurons, objective))
+        optimum = optimise(dual, focused(dual, start), self.settings.root, self.limits.deadline)
         dual.value(dual.projected(optimum.multipliers))
         for source, score in influence(dual).items():
             node, index = self.program.graph.nodes[source], undecided.index[source]
@@ -156,7 +164,7 @@ class Root:
         bound = form.minimum(box)[:, 0]
         lost = torch.where(bound > 0, 0.0, optimum.bound - bound)
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
-        return bound
+        return bound, short(optimum.multipliers)
 
     def _tightened(self, bound: Callable[[int, float], NodeBounds], share: float) -> NodeBounds:
         """Better bounds of the neurons over each box with an open disjunct, by `bound`: of a box, until a deadline."""
