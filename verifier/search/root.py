@@ -19,14 +19,14 @@ from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, focused, initial_multipliers, optimise
 from verifier.bounding.precision import narrowed
-from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, optimised_ends, tighten_nodes
+from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, only, optimised_ends, tighten_nodes
 from verifier.bounding.tiles import in_tiles
 from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.stacked import cast, join, pick
 from verifier.search.ends import searched_ends
-from verifier.search.influence import influence
+from verifier.search.influence import cheapest, influence
 from verifier.search.neurons import objective_of
 from verifier.search.rows import proper
 from verifier.search.subproblems import Kept, Subproblems, short, whole_boxes
@@ -35,8 +35,9 @@ from verifier.search.task import Task
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 LEAST_GAINS = [0.02 / 4**k for k in range(6)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
-ASCENTS = 4.0  # times the pass before: what one with ascents takes at least
-DEARER = 2.0  # the same for one with searches
+FIRST_ASCENTS = 0.8  # of the influence of all neurons: those that have it at the least price get ascents first
+ASCENTS = 4.0  # times the pass before: what one with ascents for all of them takes at least
+DEARER = 2.0  # the same for one with the first ascents, and for one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
 
@@ -67,7 +68,8 @@ class Root:
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         self.passes = [
             *([Pass("double precision", self._in_double, 1.0)] if self.program.dtype is not torch.float64 else []),
-            Pass("alpha neurons", self._with_slopes, ASCENTS),
+            Pass("alpha some neurons", partial(self._with_slopes, FIRST_ASCENTS), DEARER),
+            Pass("alpha neurons", partial(self._with_slopes, 1.0), ASCENTS),
             *(Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
         ]
         self.seconds, self.share = 0.0, LEAST_SHARE  # what the last pass took, and what the next may take
@@ -191,13 +193,15 @@ class Root:
         wide, inherited = cast(box, precise.dtype), cast(found.intervals, precise.dtype)
         return narrowed(self.program, box, bound_nodes(precise, wide, "crown", inherited, effort))
 
-    def _with_slopes(self, i: int, deadline: float) -> NodeBounds:
-        """By ascents."""
+    def _with_slopes(self, share: float, i: int, deadline: float) -> NodeBounds:
+        """By ascents, of the neurons that have this share of all influence and cost least."""
         box, found = self._one(i)
         precise, memory = self.precise(), self.limits.memory // 2
         whole = optimised_ends(self.program, precise, box, self.settings.neurons, memory)
         make = lambda network, same: optimised_ends(network, same, box, self.settings.tiles, memory)  # noqa: E731
-        return tighten_nodes(self.program, box, found, in_tiles(self.program, precise, whole, make), deadline)
+        chosen = cheapest(self.program, self._influence(i), share)
+        tightener = only(chosen, in_tiles(self.program, precise, whole, make))
+        return tighten_nodes(self.program, box, found, tightener, deadline)
 
     def _with_splits(self, least_gain: float, i: int, deadline: float) -> NodeBounds:
         """By searches, until a round of splits gains less than `least_gain`."""
