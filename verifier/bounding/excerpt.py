@@ -25,8 +25,8 @@ WORTH = 0.9  # of what a row costs: an excerpt that saves less is not made
 
 
 def excerpt(program: Program, outputs: Tensor) -> Graph:
-    """The network of `program` as far as its outputs at the flat positions `outputs` `[n]` depend on it. All others
-    are 0. The same network where that saves little, as where everything depends on everything."""
+    """The network of `program` as far as its outputs at the flat positions `outputs` `[n]` depend on it; those of the
+    others that were left out are 0. The same network where little is, as where everything depends on everything."""
     graph = program.graph
     wanted = torch.zeros(1, graph.nodes[graph.output].size, dtype=program.dtype, device=program.device)
     wanted[:, outputs] = 1.0
