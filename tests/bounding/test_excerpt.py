@@ -53,6 +53,8 @@ def test_values_and_bounds_of_what_is_asked_for(name: str, flat: bool, monkeypat
         box = boxes(graph, 1, torch.float64, seed=count)
         whole, less = (one.evaluate(box.lower).flatten() for one in (graph, part))
         torch.testing.assert_close(less[outputs], whole[outputs])
+        again = excerpt(prepare(part, torch.float64), outputs[:1]).evaluate(box.lower).flatten()
+        torch.testing.assert_close(again[outputs[:1]], whole[outputs[:1]])
         assert ((less == 0) | torch.isclose(less, whole)).all()
         rows = torch.zeros(2, size, dtype=torch.float64)
         rows[:, outputs] = torch.randn(2, count, dtype=torch.float64, generator=generator)
