@@ -8,12 +8,13 @@ seconds of one thread, how many rows of the property are proved, and the mean of
 method leaves open (positive ones count as 0), divided by that of CROWN: 1 is as loose as CROWN, 0 is a proof. Later
 methods include what the earlier ones found:
 
-    interval, forward   of the outputs, each by itself
+    interval, forward   of the outputs, each by itself; forward where its linear forms fit into MEMORY
     crown               backward bounds of the undecided neurons, then of the rows
     alpha rows          slopes of the rows' bounds optimised
     alpha rows, lambda  with the weights of a conjunction's rows
     double precision    of the neurons that single precision leaves undecided
-    alpha neurons       slopes of the neurons' bounds too
+    alpha some neurons  slopes of the bounds of the neurons with most influence for their price too
+    alpha neurons       of all neurons
     splits to g         each end of each neuron that matters searched by itself, until a round gains less than g
 """
 
@@ -75,7 +76,7 @@ def first_open(listing: Path, seconds: float) -> list[tuple[object, ...]]:
             print(listing.parent.name, Path(network).name, Path(prop).name, error, flush=True)
             continue
         rows = [(Path(network).name, Path(prop).name, *row) for row in found]
-        if len(rows) > 3:
+        if len({row[2] for row in rows} - {"interval", "forward"}) > 1:
             return rows
         easy = easy or rows
     return easy
@@ -89,7 +90,9 @@ def compare(network: Path, prop: Path, seconds: float) -> Iterator[tuple[object,
     program, precise = (
         prepare(loaded.graph, dtype).asked(problem.output_rows) for dtype in (torch.float32, torch.float64)
     )
-    plain = {method: timed(lambda: row_margins(program, problem, method)) for method in ("interval", "forward")}  # noqa: B023
+    forms = (program.graph.nodes[0].size + 1) * program.graph.size * program.number_size * len(problem.box.lower)
+    methods = ("interval", "forward") if forms <= MEMORY else ("interval",)
+    plain = {method: timed(lambda: row_margins(program, problem, method)) for method in methods}  # noqa: B023
     open_rows = ~(plain["interval"][1] > 0)
     if not bool(open_rows.any()):
         return

@@ -66,16 +66,16 @@ TRIED = 4
 COLUMNS = ("family", "network", "property", "variant", "proved", "subproblems", "open", "seconds", "share", "bound")
 INSTANCES = (  # family, part of the network's name, part of the property's, and passes over the root's bounds
     ("cifar10_resnet", "2b", "prop_36", 1),
-    ("safenlp", "ruarobot", "824", 2),
-    ("oval21", "deep", "7878", 2),
-    ("eran", "relu", "225", 3),
-    ("dist_shift_2023", "concat", "2481", 2),
-    ("mnist_fc", "256x4", "prop_8_0.03", 3),
-    ("mnist_fc", "256x4", "prop_5_0.05", 3),
-    ("oval21", "base", "8194", 2),
+    ("safenlp", "ruarobot", "824", 3),
+    ("oval21", "deep", "7878", 3),
+    ("eran", "relu", "225", 4),
+    ("dist_shift_2023", "concat", "2481", 3),
+    ("mnist_fc", "256x4", "prop_8_0.03", 4),
+    ("mnist_fc", "256x4", "prop_5_0.05", 4),
+    ("oval21", "base", "8194", 3),
     ("eran", "SIGMOID", "3991", 1),
     ("sri_resnet_a", "3b2", "5594", 1),
-    ("acasxu_2023", "3_9", "prop_1", 2),
+    ("acasxu_2023", "3_9", "prop_1", 3),
 )
 
 

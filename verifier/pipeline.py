@@ -19,6 +19,7 @@ from verifier.backends.checked import Checked
 from verifier.backends.child import ChildSolver
 from verifier.backends.milp import Mixed, Reproved
 from verifier.bounding.engine import METHODS, Effort, output_interval
+from verifier.bounding.excerpt import excerpt
 from verifier.bounding.program import Program, prepare, unbounded_nodes
 from verifier.core.events import Notice, Observer, StageFinished, ignore
 from verifier.core.graph import Graph
@@ -64,10 +65,10 @@ def verify(
         with run.stage("attack"):
             device = device_named(settings.device)
             problem = build_problem(query, torch.float32, device)
-            falsifier = _falsifier(network, query, problem, device, settings.seed)
+            graph = _part_read(network.graph, query)
+            falsifier = _falsifier(network, graph, query, problem, device, settings.seed)
             if falsifier.quick(run.share(settings.attack)):
                 return run.sat("a violation was found by sampling or gradient descent", falsifier)
-        graph = network.graph
         candidates: Candidates = falsifier.suspects
         missing = unbounded_nodes(graph)
         if missing:
@@ -190,10 +191,19 @@ class _Run(Stages):
         )
 
 
-def _falsifier(network: Network, query: Query, problem: Problem, device: torch.device, seed: int) -> Falsifier:
-    graph = network.graph.to(torch.float32, device)
+def _part_read(graph: Graph, query: Query) -> Graph:
+    """What the outputs in the property's rows depend on, where all of it can be bounded."""
+    if unbounded_nodes(graph):
+        return graph
+    outputs = {place for disjunct in query.disjuncts for row in disjunct.rows for place, _ in row.outputs}
+    return excerpt(prepare(graph, torch.float64), torch.tensor(sorted(outputs), dtype=torch.long))
+
+
+def _falsifier(
+    network: Network, graph: Graph, query: Query, problem: Problem, device: torch.device, seed: int
+) -> Falsifier:
     original = Original(network.run, network.input_dtype.type, network.input_shape)
-    return Falsifier(graph, problem, query, original, seed)
+    return Falsifier(graph.to(torch.float32, device), problem, query, original, seed)
 
 
 def _search(

@@ -63,7 +63,7 @@ class SearchSettings:
     width_exponent: float = 1.5
     root: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=40))
     neurons: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=80))
-    tiles: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=10))
+    tiles: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5, slope_rate=1.0))
     ends: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5))
     ascent: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=20))
     levels: int = 4

@@ -13,12 +13,12 @@ from tests.soundness.test_multipliers import all_elements
 from verifier.bounding.dual import Dual, Multipliers, Objective, parameter_ranges
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import certain_bound, focused, initial_multipliers, optimise
 from verifier.bounding.program import Program, prepare
 from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
-from verifier.core.stacked import map_tensors, pick
+from verifier.core.stacked import clone, map_tensors, pick
 from verifier.settings import AscentSettings
 
 CONTINUOUS = ["relu", "leaky", "steep", "abs", "clip", "sigmoid", "tanh", "softplus", "square"]
@@ -256,3 +256,23 @@ def test_what_is_not_a_number_proves_nothing() -> None:
                 margins = margins + torch.einsum("nk...,n...->nk", rows.double(), values[node])
             best = torch.minimum(best, margins.amax(1))
         assert not (bound.double() > best).any()
+
+
+def test_an_ascent_starts_from_the_row_that_proves_most_alone() -> None:
+    """The row is found by brute force. Here the others hold hardly anywhere, or everywhere: equal weights are worse."""
+    program, box, found, objective = some_question("dense", "relu", combined=4)
+    objective = replace(objective, offset=3 * objective.offset)
+    dual = dual_of(program, box, found, objective)
+    start = dual.projected(start_of(dual, bounded=False))
+    alone = []
+    for row in range(4):
+        part = Objective({k: v[:, [row]] for k, v in objective.rows.items()}, objective.offset[:, [row]])
+        one = dual_of(program, box, found, part)
+        alone.append(one.value(one.projected(start_of(one, bounded=False))))
+    best = torch.stack(alone, 1)
+    before = dual.value(start)
+    free = focused(dual, clone(start))
+    assert torch.equal(free.weights.argmax(1), best.argmax(1)) and len(best.argmax(1).unique()) > 1
+    torch.testing.assert_close(free.weights.sum(1), torch.ones_like(free.weights[:, 0]))
+    assert bool((free.weights > 0).all()), "a weight of 0 could not grow"
+    assert bool((dual.value(free) > before).all())

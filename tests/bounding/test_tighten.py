@@ -11,7 +11,7 @@ from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
 from verifier.bounding.starts import Starts
-from verifier.bounding.tighten import Tightener, in_order, optimised_ends, tighten_nodes
+from verifier.bounding.tighten import Tightener, in_order, only, optimised_ends, tighten_nodes
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
 from verifier.ops import Relu
@@ -135,3 +135,16 @@ def test_in_order() -> None:
     low, high = in_order(weights, tighten)(NodeBounds(), 3, index, LATE)
     assert asked == [2, 0, 4, 1]
     assert high.tolist() == index.tolist() and low.tolist() == (-index).tolist()
+
+
+def test_only_what_is_chosen_gets_new_bounds() -> None:
+    program, box, found = some_program("dense", "relu", torch.float64, 3)
+    whole, source = by_slopes(program, box), program.splittable[-1]
+    index = torch.arange(program.graph.nodes[source].size)
+    chosen = index % 3 == 1
+    lower, upper = only({source: chosen}, whole)(found, source, index, LATE)
+    expected = whole(found, source, index[chosen], LATE)
+    torch.testing.assert_close((lower[chosen], upper[chosen]), expected)
+    assert bool((lower[~chosen] == -torch.inf).all()) and bool((upper[~chosen] == torch.inf).all())
+    none = only({source: torch.zeros_like(chosen)}, whole)(found, source, index, LATE)
+    assert not any(bool(end.isfinite().any()) for end in none)

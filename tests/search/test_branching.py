@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.search import several
 from tests.search.questions import ACTIVATIONS, SHAPES, Small, query_of, random_parts, small_graph
 from verifier.bounding.dual import Dual, Objective
+from verifier.bounding.fields import row_price
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
@@ -23,7 +24,7 @@ from verifier.search.branching.neurons_first import neurons_first
 from verifier.search.branching.parts import split
 from verifier.search.branching.relaxation_gap import relaxation_gap
 from verifier.search.branching.rule import Choices
-from verifier.search.influence import influence
+from verifier.search.influence import cheapest, influence
 from verifier.search.neurons import objective_of
 from verifier.search.root import Root
 from verifier.search.subproblems import Kept, Subproblems
@@ -209,3 +210,40 @@ def test_a_point_cannot_be_split() -> None:
     fixed = roots.replace(box=point, neurons=none)
     dual = dual_of(kept, fixed, dual.objective)
     assert (choices_of(kept, fixed, dual).score == -torch.inf).all()
+
+
+def test_the_cheapest_neurons_with_most_of_the_influence() -> None:
+    """No other set with as much of it is as cheap: by enumeration, but for the last one taken."""
+    program = prepare(small_graph("relu", "two layers", 1), torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    sources = program.splittable
+    for share in (0.3, 0.8):
+        own = {s: torch.rand(program.graph.nodes[s].size, generator=generator, dtype=torch.float64) for s in sources}
+        masks = cheapest(program, own, share)
+        total = sum(float(part.sum()) for part in own.values())
+        value = torch.cat(list(own.values()))
+        price = torch.cat([torch.full_like(own[s], row_price(program.graph, s)) for s in sources])
+        taken = torch.cat([masks[s] for s in sources])
+        assert float(value[taken].sum()) >= share * total - 1e-12
+        last = int((value / price).masked_fill(~taken, torch.inf).argmin())
+        without = taken.index_fill(0, torch.tensor([last]), False)
+        assert float(value[without].sum()) < share * total
+        every = (torch.arange(1 << len(value)).unsqueeze(1) >> torch.arange(len(value))) & 1 > 0
+        enough = every.to(value) @ value >= float(value[without].sum())
+        assert float(price[without].sum()) <= float((every.to(price) @ price)[enough].min()) + 1e-9
+    assert all(bool(mask.all()) for mask in cheapest(program, own, 1.0).values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_starts_from_the_multipliers_of_the_root(seed: int) -> None:
+    graph = small_graph("relu", "three layers", seed)
+    program = prepare(graph, torch.float32)
+    problem = build_problem(query_of(random_parts(graph, 3, 2, 3, seed)), torch.float32, "cpu")
+    limits = Limits(float("inf"), 1 << 30)
+    task = Task(problem, program, lambda: program, SearchSettings(), limits, lambda points, which: False)
+    root = Root(task, problem.real)
+    kept, roots = root.subproblems()
+    objective = objective_of(problem, program, roots.problem, roots.disjunct)
+    dual = kept.dual(roots, objective)
+    value = dual.value(dual.projected(kept.multipliers(roots)))
+    assert bool((value >= roots.bound - 0.02 * (1 + roots.bound.abs())).all()), "but for the short form of multipliers"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
+from verifier.bounding.boxed import boxed
 from verifier.bounding.fields import GATHERED, Fields, best_tiles, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
-from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.regions import Local, Shape, part
+from verifier.core.regions import Local, Shape
 from verifier.core.stacked import map_tensors
 from verifier.ops import Crop
 
@@ -150,48 +150,23 @@ def _patches(program: Program, fields: Fields) -> tuple[Patch, ...]:
 
 def _patch(program: Program, fields: Fields, tiles: np.ndarray) -> Patch:
     """From all tiles of one structure."""
-    graph = program.graph
-    boxes = {position: box.select(tiles) for position, box in fields.boxes.items()}
-    nodes = [Node("x", Input(), (), boxes[fields.cut].shape())]
-    restricted: list[Affine | None] = [None]
-    origins, starts = [fields.cut], [boxes[fields.cut].start]
-    place = {fields.cut: 0}
-
-    def add(node: Node, absolute: Affine | None, origin: int, start: np.ndarray) -> int:
-        nodes.append(node)
+    graph, boxes = program.graph, boxed(fields, tiles)
+    nodes, origins = boxes.graph.nodes, boxes.origins
+    restricted: list[Affine | None] = []
+    for node, origin, places in zip(nodes, origins, boxes.places, strict=True):
+        absolute: Affine | None = node.op if isinstance(node.op, Crop) else None
+        if places is not None:
+            whole = program.absolute[origin]
+            assert isinstance(whole, Local)
+            absolute = whole.restricted(*places).to(program.dtype, program.device)
         restricted.append(absolute)
-        origins.append(origin)
-        starts.append(start)
-        return len(nodes) - 1
-
-    for position in fields.inner:
-        node, box = graph.nodes[position], boxes[position]
-        reads = tuple(read.select(tiles) for read in fields.reads[position])
-        inputs = []
-        for source, read in zip(node.inputs, reads, strict=True):
-            held = boxes[source]
-            if (read.size == held.size).all():
-                inputs.append(place[source])
-                continue
-            crop = Crop(tuple((read.start - held.start)[0].tolist()), read.shape(), held.shape())
-            inputs.append(add(Node("", crop, (place[source],), crop.shape), crop, source, read.start))
-        op, absolute = node.op, program.absolute[position]
-        if isinstance(op, Local):
-            assert isinstance(absolute, Local)
-            one, its = box.select(slice(1)), tuple(read.select(slice(1)) for read in reads)
-            op = op.restricted(one, its).to(program.dtype, program.device)
-            absolute = absolute.restricted(one, its).to(program.dtype, program.device)
-        elif isinstance(op, Constant):
-            op = Constant(part(op.value, box))
-        cropped = replace(node, op=op, inputs=tuple(inputs), shape=box.shape())
-        place[position] = add(cropped, absolute, position, box.start)
     steps = [_strides(graph.nodes[origin].shape) for origin in origins]
-    flat = np.stack([start @ step for start, step in zip(starts, steps, strict=True)], 1)
+    flat = np.stack([start @ step for start, step in zip(boxes.starts, steps, strict=True)], 1)
     shape = graph.nodes[fields.source].shape
     return Patch(
-        Part(Graph(tuple(nodes), len(nodes) - 1), program.dtype, program.device, tuple(restricted)),
+        Part(boxes.graph.to(program.dtype, program.device), program.dtype, program.device, tuple(restricted)),
         fields.cut,
-        tuple(origins),
+        origins,
         torch.from_numpy(flat).to(program.device),
         torch.from_numpy(flat[:, -1:]).to(program.device) + _offsets(shape, nodes[-1].shape).to(program.device),
         float(fields.row[tiles[0]]),

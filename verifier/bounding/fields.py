@@ -13,7 +13,7 @@ import torch
 from verifier.core.graph import Constant, Graph, Node
 from verifier.core.operator import Elementwise
 from verifier.core.regions import Local, Regions, Shape, distinct, part_numbers
-from verifier.ops import Reshape, Select
+from verifier.ops import LeakyRelu, Reshape, Select
 
 OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided when the size of tiles is chosen
 LOCAL = 0.9  # an axis is divided where single positions along it take at most this share of the operations
@@ -52,6 +52,8 @@ class Fields:
                 parts.append(node.op.phase(box, reads))
             elif isinstance(node.op, Constant):
                 parts.append(part_numbers(node.op.value, box))
+            elif isinstance(node.op, LeakyRelu):
+                parts.append(part_numbers(node.op.slope, box))
             for source, read in zip(node.inputs, reads, strict=True):
                 parts += [read.size, read.start - self.boxes[source].start]
         return distinct(*parts)

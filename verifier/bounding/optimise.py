@@ -9,7 +9,7 @@ backward pass that accounts for rounding.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ CHECK_EVERY = 5  # iterations between looks at which rows are proved and which m
 DROPPED_SHARE = 0.25  # proved rows leave the loop when they are at least this share of it
 AFTERWARDS = 3.0  # iterations' time that is kept for this one and for what is made of the result
 ENOUGH_GAIN = 0.005  # of the bounds' size, between two looks: an ascent that gains less is over
+MOST_COMPARED = 64  # rows of a conjunction that are tried alone: each takes half an iteration
+FOCUS = 0.9  # the weight of the best of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,20 @@ def initial_multipliers(
     bounds = {k: torch.zeros_like(fill(box.lower)) for k, box in neurons.items() if bounded and 0 < k <= start}
     weights = torch.full_like(objective.offset, 1.0 / combined)
     return Multipliers(lower, upper, bounds, weights)
+
+
+def focused(dual: Dual, free: Multipliers) -> Multipliers:
+    """The same with most weight on that row of each conjunction which alone has the best bound (in place).
+
+    Often it is all that is needed, and equal weights are far from that: rows that hold everywhere weigh the bound down.
+    """
+    count, rows = dual.objective.offset.shape
+    if 1 < rows <= MOST_COMPARED:
+        each = torch.eye(rows, dtype=free.weights.dtype, device=free.weights.device)
+        alone = [dual.value(replace(free, weights=one.expand(count, -1))) for one in each]
+        best = torch.nan_to_num(torch.stack(alone, 1), nan=-torch.inf).argmax(1)
+        free.weights.copy_(FOCUS * each[best] + (1 - FOCUS) / rows)
+    return free
 
 
 def optimise(dual: Dual, multipliers: Multipliers, settings: AscentSettings, deadline: float = float("inf")) -> Optimum:

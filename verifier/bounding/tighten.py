@@ -151,6 +151,19 @@ def in_order(weights: dict[int, Tensor], tightener: Tightener) -> Tightener:
     return tighten
 
 
+def only(chosen: dict[int, Tensor], tightener: Tightener) -> Tightener:
+    """The same for the elements in `chosen` alone, by node a mask `[size]`."""
+
+    def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
+        ends = Interval.unbounded(index.shape, found.intervals[source].lower)
+        some = chosen[source][index].nonzero().flatten()
+        if len(some):
+            ends.lower[some], ends.upper[some] = tightener(found, source, index[some], deadline)
+        return ends.lower, ends.upper
+
+    return tighten
+
+
 def end_rows(program: Program, source: int, index: Tensor) -> Tensor:
     """Rows `[2 m, 1, *shape]` for the lower ends of the elements `index` `[m]` of a node, then for their upper ends."""
     node = program.graph.nodes[source]

@@ -8,18 +8,19 @@ boxes that the tile depends on.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.bounding.boxed import joined
 from verifier.bounding.crop import WORTH, Patch, patches_of
 from verifier.bounding.fields import row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
 from verifier.bounding.tighten import Tightener, shared_out
-from verifier.core.graph import Graph, Node
+from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.ops import Crop
 
@@ -44,11 +45,10 @@ class Tile:
     def network(self, program: Program) -> Part:
         """What it depends on, from the input of `program` to it."""
         graph, cut, inner = program.graph, self.patch.cut, self.patch.program
-        shape = graph.nodes[cut].shape
-        start = np.unravel_index(int(self.patch.starts[self.number, 0]), shape)
-        crop = Crop(tuple(map(int, start)), inner.graph.nodes[0].shape, shape)
-        moved = [replace(node, inputs=tuple(k + cut + 1 for k in node.inputs)) for node in inner.graph.nodes[1:]]
-        nodes = (*graph.nodes[: cut + 1], Node("", crop, (cut,), crop.shape), *moved)
+        start = np.unravel_index(int(self.patch.starts[self.number, 0]), graph.nodes[cut].shape)
+        nodes = joined(graph.nodes[: cut + 1], tuple(map(int, start)), inner.graph)
+        crop = nodes[cut + 1].op
+        assert isinstance(crop, Crop)
         absolute = (*program.absolute[: cut + 1], crop, *inner.absolute[1:])
         read = {position: mask for position, mask in program.read.items() if position <= cut}
         return Part(Graph(nodes, len(nodes) - 1), program.dtype, program.device, absolute, read=read)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.core.operator import Affine
 from verifier.core.regions import Local, Regions, Shape, distinct
 
 AT_ONCE = 1 << 20  # elements of boxes that are looked at together
@@ -68,7 +67,7 @@ class Permute(Local):
 
 
 @dataclass(frozen=True)
-class Crop(Affine):
+class Crop(Local):
     """The box of the input, of `source` shape, that begins at `start` and has `shape`."""
 
     start: tuple[int, ...]
@@ -83,6 +82,12 @@ class Crop(Affine):
         ends = zip(self.start, self.shape, self.source, strict=True)
         amounts = [(first, whole - size - first) for first, size, whole in ends]
         return (torch.nn.functional.pad(rows, [amount for pair in reversed(amounts) for amount in pair]),)
+
+    def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...]:
+        return (Regions(region.start + self.start, region.stop + self.start),)
+
+    def restricted(self, region: Regions, reads: tuple[Regions, ...]) -> Crop:
+        return Crop((0,) * len(self.start), region.shape(), reads[0].shape())
 
 
 @dataclass(frozen=True, eq=False)

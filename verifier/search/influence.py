@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual
+from verifier.bounding.fields import row_price
+from verifier.bounding.program import Program
 from verifier.search.branching.gaps import gaps
 
 LOWER_WEIGHT = 0.5  # where the lower line is in use: its slope is optimised, it loses less
@@ -31,6 +33,17 @@ def most_influential(dual: Dual, count: int) -> dict[int, Tensor]:
         mask = torch.zeros(len(score), dual.graph.nodes[source].size, dtype=torch.bool, device=score.device)
         masks[source] = mask.index_copy_(1, dual.undecided.index[source], score >= least)
     return masks
+
+
+def cheapest(program: Program, influence: dict[int, Tensor], share: float) -> dict[int, Tensor]:
+    """By node, a mask `[size]` of the elements that have this share of all `influence` `[size]` together, taken in the
+    order of what they have for the price of a row."""
+    score = torch.cat([own / row_price(program.graph, source) for source, own in influence.items()])
+    total = torch.cat(list(influence.values()))
+    order = score.argsort(descending=True)
+    before = total[order].cumsum(0) - total[order]
+    mask = torch.zeros_like(total, dtype=torch.bool).index_copy_(0, order, before < share * total.sum())
+    return dict(zip(influence, mask.split([len(own) for own in influence.values()]), strict=True))
 
 
 def width(rows: Tensor, below: Tensor, above: Tensor) -> Tensor:

@@ -7,40 +7,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import Dual
+from verifier.bounding.dual import Dual, Multipliers
 from verifier.bounding.engine import Effort, at_origin, bound_nodes
 from verifier.bounding.nodes import NodeBounds
-from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.bounding.optimise import certain_bound, focused, initial_multipliers, optimise
 from verifier.bounding.precision import narrowed
 from verifier.bounding.program import Program
 from verifier.bounding.starts import Starts
-from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, optimised_ends, tighten_nodes
+from verifier.bounding.tighten import FLOATS_PER_ELEMENT, Tightener, in_order, only, optimised_ends, tighten_nodes
 from verifier.bounding.tiles import in_tiles
-from verifier.bounding.undecided import undecided_elements
+from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.stacked import cast, join
+from verifier.core.stacked import cast, join, pick
 from verifier.search.ends import searched_ends
-from verifier.search.influence import influence
+from verifier.search.influence import cheapest, influence
 from verifier.search.neurons import objective_of
 from verifier.search.rows import proper
-from verifier.search.subproblems import Kept, Subproblems, whole_boxes
+from verifier.search.subproblems import Kept, Subproblems, short, whole_boxes
 from verifier.search.task import Task
 
 MOST_TIGHTENED = 8  # boxes; of more than these the neurons' bounds are not optimised, which is done box by box
 LEAST_GAINS = [0.02 / 4**k for k in range(6)]  # of the width of a node's neurons, by a round of splits, in each pass
 LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the time left, for the next pass; the more the last one gained, the more
-ASCENTS = 4.0  # times the pass before: what one with ascents takes at least
-FIRST_ASCENTS = 6.0  # times the first bounds, in single precision, where there is no pass in between
+FIRST_SHARE = 0.8  # of the influence of all neurons: those that have it at the least price get ascents first
+ASCENTS = 4.0  # times the pass before: what one with ascents for all of them takes at least
+AT_ONCE = 6.0  # times the first bounds: the same, where there is no pass in between
 AGAIN = 0.4  # of the first box's ascents, by what those of any other take, which start from where these ended
-DEARER = 2.0  # the same for one with searches
+DEARER = 2.0  # times the pass before: what one with the first ascents takes at least, and one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
 
@@ -83,6 +84,7 @@ class Root:
             found = bound_nodes(self.program, self.box, "crown", known.inherited, effort).without_forms()
         self.found = found
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
+        self.multipliers: Multipliers | None = None  # of the open disjuncts' bounds
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         # what the last pass took, and what the next may take
         self.seconds, self.share = time.monotonic() - began, LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * known.gained
@@ -143,19 +145,23 @@ class Root:
         self._bound_rows()
 
     def _all_passes(self) -> list[Pass]:
-        """Of several boxes no pass in double precision by itself: ascents prove what they find in it, and those of all
-        boxes but the first are hardly dearer."""
-        single, several = self.program.dtype is not torch.float64, len(self.box.lower) > 1
-        return [
-            *([Pass("double precision", self._in_double, 0.0)] if single and not several else []),
-            Pass("alpha neurons", self._with_slopes, FIRST_ASCENTS if several else ASCENTS, AGAIN),
-            *(Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS),
-        ]
+        """Of several boxes no pass in double precision by itself, and none for some neurons only: ascents prove what
+        they find in double precision, and those of all boxes but the first are hardly dearer."""
+        several, every = len(self.box.lower) > 1, partial(self._with_slopes, 1.0)
+        double = [] if self.program.dtype is torch.float64 else [Pass("double precision", self._in_double, 0.0)]
+        some = Pass("alpha some neurons", partial(self._with_slopes, FIRST_SHARE), DEARER)
+        splits = [Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS]
+        if several:
+            return [Pass("alpha neurons", every, AT_ONCE, AGAIN), *splits]
+        return [*double, some, Pass("alpha neurons", every, ASCENTS), *splits]
 
     def subproblems(self) -> tuple[Kept, Subproblems]:
         kept, (which, slot) = Kept(self.program, self.found), self.pairs.T
         objective = objective_of(self.problem, self.program, which, slot)
-        return kept, whole_boxes(kept, objective, self.box, which, slot, self.bound)
+        whole = whole_boxes(kept, objective, self.box, which, slot, self.bound)
+        if self.multipliers is None:
+            return kept, whole
+        return kept, whole.replace(multipliers=replace(self.multipliers, bounds=whole.multipliers.bounds))
 
     def _bound_rows(self) -> None:
         """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
@@ -163,22 +169,25 @@ class Root:
         self.rounding = 0.0  # what rounding costs the bounds of the open disjuncts, in sum
         for origin in {self.program.origins[source] for source in self.program.splittable}:
             self.influence[origin] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[origin].size)
+        undecided = undecided_elements(self.program, self.found)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
-        bounds = [self._optimised(*part.T) for part in parts]
-        self.bound = torch.fmax(self.bound, proper(torch.cat([self.bound[:0], *bounds])))
+        if not parts:
+            return
+        bound, multipliers = join([self._optimised(undecided, *part.T) for part in parts])
+        self.bound = torch.fmax(self.bound, proper(bound))
         rest = (~(self.bound > 0)).nonzero().flatten()
-        self.pairs, self.bound = self.pairs[rest], self.bound[rest]
+        self.pairs, self.bound, self.multipliers = self.pairs[rest], self.bound[rest], pick(multipliers, rest)
 
-    def _optimised(self, which: Tensor, slot: Tensor) -> Tensor:
-        """Bounds `[n]` of disjuncts `slot` `[n]` of the boxes `which` `[n]`."""
+    def _optimised(self, undecided: Undecided, which: Tensor, slot: Tensor) -> tuple[Tensor, Multipliers]:
+        """Bounds `[n]` of disjuncts `slot` `[n]` of the boxes `which` `[n]`, and their multipliers in short."""
         objective = objective_of(self.problem, self.program, which, slot)
         found = self.found.select(which)
         box = self.box if len(self.box.lower) == 1 else self.box.select(which)
-        undecided = undecided_elements(self.program, found)
+        undecided = undecided.select(which)
         neurons = undecided.neurons(found)
         dual = Dual(undecided, box, neurons, objective)
-        start = initial_multipliers(undecided, neurons, objective)
-        optimum = optimise(dual, start, self.settings.root, self.limits.deadline)
+        start = dual.projected(initial_multipliers(undecided, neurons, objective))
+        optimum = optimise(dual, focused(dual, start), self.settings.root, self.limits.deadline)
         dual.value(dual.projected(optimum.multipliers))
         for source, score in influence(dual).items():
             node, index = self.program.graph.nodes[source], undecided.index[source]
@@ -189,7 +198,7 @@ class Root:
         bound = form.minimum(box)[:, 0]
         lost = torch.where(bound > 0, 0.0, optimum.bound - bound)
         self.rounding += float(torch.nan_to_num(lost, posinf=0.0).clamp(min=0).sum())
-        return bound
+        return bound, short(optimum.multipliers)
 
     def _tightened(self, bound: Callable[[int, float], NodeBounds], share: float, again: float = 1.0) -> NodeBounds:
         """Better bounds of the neurons over each box with an open disjunct, by `bound`: of a box, until a deadline. All
@@ -217,8 +226,9 @@ class Root:
         wide, inherited = cast(box, precise.dtype), cast(found.intervals, precise.dtype)
         return narrowed(self.program, box, bound_nodes(precise, wide, "crown", inherited, effort))
 
-    def _with_slopes(self, i: int, deadline: float) -> NodeBounds:
-        """By ascents, which start from where those over the last box ended."""
+    def _with_slopes(self, share: float, i: int, deadline: float) -> NodeBounds:
+        """By ascents, which start from where those over the last box ended, of the neurons that have this share of all
+        influence and cost least."""
         box, found = self._one(i)
         precise, memory = self.precise(), self.limits.memory // 2
         self.starts.turn()
@@ -227,7 +237,9 @@ class Root:
         def make(network: Program, same: Program, key: Hashable) -> Tightener:
             return optimised_ends(network, same, box, self.settings.tiles, memory, self.starts.of(key))
 
-        return tighten_nodes(self.program, box, found, in_tiles(self.program, precise, whole, make), deadline)
+        chosen = cheapest(self.program, self._influence(i), share)
+        tightener = only(chosen, in_tiles(self.program, precise, whole, make))
+        return tighten_nodes(self.program, box, found, tightener, deadline)
 
     def _with_splits(self, least_gain: float, i: int, deadline: float) -> NodeBounds:
         """By searches, until a round of splits gains less than `least_gain`."""
