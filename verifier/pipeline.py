@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from verifier.attack.falsifier import Falsifier, Original
 from verifier.backends.checked import Checked
@@ -37,6 +38,7 @@ from verifier.search.whole import WholeSearch
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
+SAME = 1e-9  # of an output, by which a part of the network that computes it may differ
 CLOSING = 0.2  # seconds kept for ending the search and writing the answer
 
 
@@ -65,7 +67,7 @@ def verify(
         with run.stage("attack"):
             device = device_named(settings.device)
             problem = build_problem(query, torch.float32, device)
-            graph = _part_read(network.graph, query)
+            graph = _part_read(network, query)
             falsifier = _falsifier(network, graph, query, problem, device, settings.seed)
             if falsifier.quick(run.share(settings.attack)):
                 return run.sat("a violation was found by sampling or gradient descent", falsifier)
@@ -191,12 +193,27 @@ class _Run(Stages):
         )
 
 
-def _part_read(graph: Graph, query: Query) -> Graph:
-    """What the outputs in the property's rows depend on, where all of it can be bounded."""
-    if unbounded_nodes(graph):
-        return graph
-    outputs = {place for disjunct in query.disjuncts for row in disjunct.rows for place, _ in row.outputs}
-    return excerpt(prepare(graph, torch.float64), torch.tensor(sorted(outputs), dtype=torch.long))
+def _part_read(network: Network, query: Query) -> Graph:
+    """What the outputs in the property's rows depend on, where all of it can be bounded; the whole graph where that
+    does not give the same numbers."""
+    whole = network.graph
+    if unbounded_nodes(whole):
+        return whole
+    read = {place for disjunct in query.disjuncts for row in disjunct.rows for place, _ in row.outputs}
+    outputs = torch.tensor(sorted(read), dtype=torch.long)
+    part = excerpt(prepare(whole, torch.float64), outputs)
+    if part is whole:
+        return whole
+    points = torch.from_numpy(points_of(query.boxes, network).reshape(-1, *whole.input_shape)).double()
+    expected, found = (_outputs_at(graph, points, outputs) for graph in (whole, part))
+    same = torch.allclose(expected, found, rtol=SAME, atol=SAME * float(expected.abs().max()))
+    return part if same else whole
+
+
+def _outputs_at(graph: Graph, points: Tensor, outputs: Tensor) -> Tensor:
+    """The outputs at flat positions `outputs` `[k]`, point by point, in double precision `[n, k]`."""
+    wide = graph.to(torch.float64)
+    return torch.stack([wide.evaluate(point).flatten()[outputs] for point in points.split(1)])
 
 
 def _falsifier(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+import verifier
 from tests.bounding.test_crop import SHAPES, Images, boxes, graph_of
 from tests.soundness.graphs import FAMILIES
+from verifier import pipeline
 from verifier.bounding import excerpt as module
 from verifier.bounding.engine import Effort, bound_nodes, bound_rows
 from verifier.bounding.excerpt import excerpt
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
-from verifier.ops import LeakyRelu, Reshape
+from verifier.ops import LeakyRelu, Linear, Reshape
+
+ROOT = Path(__file__).parents[2]
 
 
 def ended(name: str, flat: bool) -> Graph:
@@ -91,3 +98,16 @@ def test_slopes_that_differ_from_place_to_place_go_with_their_elements() -> None
     x = boxes(graph, 5, torch.float64).lower
     assert part.size < graph.size
     torch.testing.assert_close(part.evaluate(x).flatten(1)[:, outputs], graph.evaluate(x).flatten(1)[:, outputs])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_a_part_that_computes_something_else_is_not_used(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = verifier.load(ROOT / "onnx_models" / "cartpole.onnx")
+    query = verifier.read_property(ROOT / "vnnlib" / "cartpole_unsafe_11.vnnlib")
+    layer = next(k for k, node in enumerate(network.graph.nodes) if isinstance(node.op, Linear))
+    nodes = list(network.graph.nodes)
+    assert isinstance(nodes[layer].op, Linear)
+    nodes[layer] = replace(nodes[layer], op=replace(nodes[layer].op, weight=nodes[layer].op.weight * factor))
+    other = Graph(tuple(nodes), network.graph.output)
+    monkeypatch.setattr(pipeline, "excerpt", lambda program, outputs: other)
+    assert (pipeline._part_read(network, query) is other) == (factor == 1.0)
