@@ -232,6 +232,8 @@ def test_the_cheapest_neurons_with_most_of_the_influence() -> None:
         enough = every.to(value) @ value >= float(value[without].sum())
         assert float(price[without].sum()) <= float((every.to(price) @ price)[enough].min()) + 1e-9
     assert all(bool(mask.all()) for mask in cheapest(program, own, 1.0).values())
+    some = {s: torch.full((len(part),), torch.finfo(torch.float32).max) for s, part in own.items()}  # unbounded ones
+    assert all(bool(mask.all()) for mask in cheapest(program, some, 1.0).values())
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -39,7 +39,7 @@ def cheapest(program: Program, influence: dict[int, Tensor], share: float) -> di
     """By node, a mask `[size]` of the elements that have this share of all `influence` `[size]` together, taken in the
     order of what they have for the price of a row."""
     score = torch.cat([own / row_price(program.graph, source) for source, own in influence.items()])
-    total = torch.cat(list(influence.values()))
+    total = torch.cat(list(influence.values())).double()  # unbounded neurons have the largest number there is
     order = score.argsort(descending=True)
     before = total[order].cumsum(0) - total[order]
     mask = torch.zeros_like(total, dtype=torch.bool).index_copy_(0, order, before < share * total.sum())
