@@ -40,7 +40,7 @@ class Substitution:
         self.lower, self.upper = (flat(end)[0].numpy() for end in (subproblem.box.lower, subproblem.box.upper))
         self.groups, self.neurons = groups, neurons
         planes = {position: group.planes for position, group in groups.items()}
-        self.found = NodeBounds(subproblem.found.intervals, planes, reach=subproblem.found.reach)
+        self.found = NodeBounds(subproblem.found.intervals, planes, known=subproblem.found.reach)
 
     def rows(self, start: dict[int, Tensor], bias: Tensor, exact: bool = True) -> Rows:
         """Of `start[node]` `[n, *shape]` plus `bias` `[n]`, with coefficients that are `exact` or off by a rounding."""

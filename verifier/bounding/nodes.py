@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from torch import Tensor
 
@@ -15,28 +15,29 @@ from verifier.core.operator import Planes
 @dataclass(frozen=True, eq=False)
 class NodeBounds:
     """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty). Each has
-    the batch of the domains, or a batch of 1 where it holds for all of them. `reach` holds for these and maybe more."""
+    the batch of the domains, or a batch of 1 where it holds for all of them. `known` is the reach of these domains and
+    maybe more; bounds that are joined have one of their own, since that of any of them is not that of all."""
 
     intervals: dict[int, Interval] = field(default_factory=dict)
     planes: dict[int, Planes] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)
-    reach: Reach = None  # type: ignore[assignment]
+    reach: Reach = field(init=False)
+    known: InitVar[Reach | None] = None
 
-    def __post_init__(self) -> None:
-        if self.reach is None:
-            object.__setattr__(self, "reach", Reach(self.intervals))
+    def __post_init__(self, known: Reach | None) -> None:
+        object.__setattr__(self, "reach", known or Reach(self.intervals))
 
     def upto(self, position: int) -> NodeBounds:
         """Intervals and planes of the nodes up to a position."""
         intervals = {k: v for k, v in self.intervals.items() if k <= position}
-        return NodeBounds(intervals, {k: v for k, v in self.planes.items() if k <= position}, reach=self.reach)
+        return NodeBounds(intervals, {k: v for k, v in self.planes.items() if k <= position}, known=self.reach)
 
     def without_forms(self) -> NodeBounds:
         """Intervals and planes."""
-        return NodeBounds(self.intervals, self.planes, reach=self.reach)
+        return NodeBounds(self.intervals, self.planes, known=self.reach)
 
     def select(self, domains: Tensor | slice) -> NodeBounds:
         """Intervals and planes of some domains."""
         intervals = {k: v if v.shape[0] == 1 else v.select(domains) for k, v in self.intervals.items()}
         planes = {k: v if len(v.upper_intercept) == 1 else v.select(domains) for k, v in self.planes.items()}
-        return NodeBounds(intervals, planes, reach=self.reach)
+        return NodeBounds(intervals, planes, known=self.reach)

@@ -169,7 +169,7 @@ def certain_bound(
         program,
         {k: v.unsqueeze(axis) for k, v in start.items()},
         bias.unsqueeze(axis),
-        NodeBounds(found.intervals, planes, reach=found.reach),
+        NodeBounds(found.intervals, planes, known=found.reach),
         objective.exact and objective.offset.shape[1] == 1,
         {k: Charge(index[k], v.unsqueeze(axis)) for k, v in multipliers.bounds.items()},
     )

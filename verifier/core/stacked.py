@@ -1,6 +1,7 @@
 """Values made of tensors with a common first axis: picking rows, joining, whatever the nesting.
 
-A stacked value is a tensor, or a dict, tuple or dataclass of stacked values. Anything else in it is the same for all.
+A stacked value is a tensor, or a dict, tuple or dataclass of stacked values. Anything else in it is the same for all,
+but for what a dataclass works out itself, which it does anew.
 """
 
 from __future__ import annotations
@@ -55,6 +56,6 @@ def _map(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Any]) 
         return tuple(_map(function, parts) for parts in zip(*values, strict=True))
     if not dataclasses.is_dataclass(first):
         return first
-    names = [field.name for field in dataclasses.fields(first)]
+    names = [field.name for field in dataclasses.fields(first) if field.init]
     kind: Any = type(first)
     return kind(**{name: _map(function, [getattr(value, name) for value in values]) for name in names})
