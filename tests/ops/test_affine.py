@@ -18,7 +18,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 
 def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=GENERATOR)
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def windows() -> list[Window]:
@@ -54,7 +54,7 @@ def operators() -> list[tuple[Affine, tuple[tuple[int, ...], ...]]]:
         (Permute((2, 0, 1)), ((2, 3, 4),)),
         (Select(torch.tensor([[3, 0], [3, 3]]), (2, 3)), ((2, 3),)),
         (Select(torch.tensor([-1, 5, -1, 2]), (2, 3)), ((2, 3),)),
-        (Select(torch.randperm(6, generator=GENERATOR).reshape(3, 2), (2, 3)), ((2, 3),)),
+        (Select(torch.randperm(6, generator=torch.Generator().manual_seed(0)).reshape(3, 2), (2, 3)), ((2, 3),)),
         (Select(torch.tensor(4), (2, 3)), ((2, 3),)),
         (Crop((0, 1), (2, 1), (2, 3)), ((2, 3),)),
         (Select(torch.zeros(0, dtype=torch.long), (2, 3)), ((2, 3),)),
@@ -70,6 +70,7 @@ def operators() -> list[tuple[Affine, tuple[tuple[int, ...], ...]]]:
     for window in windows():
         groups, kernel = window.groups, window.kernel
         found.append((Conv(normal(6, 4 // groups, *kernel), window, normal(6)), ((2, 4, *window.wide),)))
+        found.append((Conv(normal(6, 4 // groups, *kernel), window, normal(6)), ((1, 4, *window.wide),)))
         found.append((ConvTranspose(normal(4, 6 // groups, *kernel), window, normal(6)), ((2, 4, *window.narrow),)))
     return found
 
@@ -100,6 +101,20 @@ def test_adjoint_is_the_transpose(op: Affine, shapes: tuple[tuple[int, ...], ...
     left = rows.reshape(5, -1) @ value.reshape(3, -1).T
     right = sum(part.reshape(5, -1) @ x.reshape(3, -1).T for part, x in zip(pulled, inputs, strict=True))
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@each
+def test_rows_are_those_of_the_matrix(op: Affine, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Exactly, for positions in any order and shape."""
+    expected, shape = matrix(op, shapes), shapes[0]
+    index = torch.randperm(len(expected), generator=torch.Generator().manual_seed(0)).repeat(2).reshape(2, -1)
+    rows = op.row(index, shape) if len(shapes) == 1 else None
+    plain = isinstance(op, Linear) or (isinstance(op, Conv) and op.window.groups == 1 and shape[0] == 1)
+    assert (rows is not None) == plain
+    if rows is not None:
+        assert rows.shape == (*index.shape, *shape)
+        assert torch.equal(rows.flatten(2), expected[index])
+        assert bool(((rows != 0).flatten(2).sum(2) <= max(1, op.fan_in)).all())
 
 
 def by_definition(window: Window, weight: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ def backward(
     by a linear form over the input.
 
     `found` has intervals of the arguments of every affine node crossed and planes of every nonlinear one; their batch
-    is the rows' batch or 1. `exact_start`: the starting coefficients are exact; else each is off by one rounding.
+    is the rows' batch or 1. `exact_start`: the starting coefficients and `bias` are exact; else each is off by one
+    rounding.
     `charges`: by node, multipliers of bounds of its elements. `terms`: so many coefficients of a starting row are not
     0 at most, if that is known.
     """
@@ -109,6 +110,8 @@ class Walk:
         sizes = {position: program.graph.nodes[position].size for position in start}
         self.terms = {k: min(size, terms or size) for k, size in sizes.items()}  # of a pending row, that are not 0
         self.account = Account(bias)
+        if start_roundings:
+            self.account.owe(bias.abs() * gamma(start_roundings, bias.dtype))
         self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
 
     def read(self, position: int, elements: Tensor, reach: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.boxed import boxed
+from verifier.bounding.elements import Picked
 from verifier.bounding.fields import GATHERED, Fields, best_tiles, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
@@ -94,13 +95,12 @@ class Patch:
         return 2 * elements * self.row + GATHERED * tiles * size + self.crossing
 
     def minimum(
-        self, program: Program, found: NodeBounds, box: Interval, domains: Tensor, tiles: Tensor, rows: Tensor
+        self, program: Program, found: NodeBounds, box: Interval, domains: Tensor, tiles: Tensor, picked: Picked
     ) -> Tensor:
-        """Lower bounds `[n, k]` of `rows` `[n, k, *tile]` over tiles `tiles` `[n]` of domains `domains` `[n]`; `found`
-        and `box` are those of the whole `program`."""
+        """Lower bounds `[n, k]` of the elements `picked` `[n, k, ...]` of tiles `tiles` `[n]` over domains `domains`
+        `[n]`; `found` and `box` are those of the whole `program`."""
         own = self.bounds(found, domains, tiles)
-        bias = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
-        form = backward(self.program, {self.program.graph.output: rows}, bias, own, terms=1)
+        form = picked.bounded(self.program, own)
         if self.cut == 0:
             return form.minimum(self._part(box, 0, domains, tiles))
         rows = self._spread(form.coefficients, program.graph.nodes[self.cut].shape, tiles)

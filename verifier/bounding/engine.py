@@ -7,7 +7,6 @@ Asking the dear method only for these, gathered by index, is what makes a batch 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.crop import Patch, patchwork
+from verifier.bounding.elements import picked
 from verifier.bounding.forward import input_form, node_form
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
@@ -151,7 +151,9 @@ def _passes(
         for domains, index in _blocks(undecided, most_rows(program, source, effort), int(PASS_OPERATIONS / operations)):
             if time.monotonic() + _seconds(operations, index.numel()) > effort.deadline:
                 return
-            low, high = _backward_elements(program, found.select(domains), source, index, box.select(domains))
+            part = found if len(domains) == len(undecided) else found.select(domains)
+            own = box if len(domains) == len(undecided) else box.select(domains)
+            low, high = _backward_elements(program, part, source, index, own)
             yield domains, index, low, high
     for patch, mask in work:
         rows, spare = _patch_rows(program, patch, effort), int(patch.crossing / (2 * patch.row))
@@ -168,7 +170,7 @@ def _blocks(undecided: Tensor, rows: int, spare: int) -> Iterator[tuple[Tensor, 
     """Work for backward passes, as `domains` `[b]` and the flat positions `[b, k]` to bound in each of them.
 
     Domains with similar numbers of undecided elements go together, so that filling up to the largest wastes little,
-    or at most `spare` rows. At most `rows` go together."""
+    or at most `spare` rows. At most `rows` go together. All domains together are in their own order."""
     counts = undecided.sum(1)
     order = counts.argsort()
     sizes = counts[order].tolist()
@@ -180,7 +182,7 @@ def _blocks(undecided: Tensor, rows: int, spare: int) -> Iterator[tuple[Tensor, 
             if sizes[end] > limit and (end - start + 1) * sizes[end] - filled > spare:
                 break
             end += 1
-        domains = order[start:end]
+        domains = order[start:end] if end - start < len(sizes) else torch.arange(end, device=order.device)
         index = _positions(undecided[domains], sizes[end - 1])
         for first in range(0, index.shape[1], rows):
             yield domains, index[:, first : first + rows]
@@ -224,9 +226,7 @@ def _backward_elements(
     program: Program, found: NodeBounds, source: int, index: Tensor, box: Interval
 ) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds `[batch, k]` of the elements `index` `[batch, k]` of node `source`."""
-    rows = _both_sides(program, index, program.graph.nodes[source].shape)
-    bias = torch.zeros(rows.shape[:2], dtype=program.dtype, device=program.device)
-    bounds = backward(program, {source: rows}, bias, found, terms=1).minimum(box)
+    bounds = picked(program, source, index).both_sides.bounded(program, found).minimum(box)
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
 
 
@@ -234,16 +234,9 @@ def _patch_elements(
     program: Program, patch: Patch, found: NodeBounds, domains: Tensor, tiles: Tensor, index: Tensor, box: Interval
 ) -> tuple[Tensor, Tensor]:
     """The same, `[n, k]`, of the elements `index` `[n, k]` of tiles `tiles` `[n]` over domains `domains` `[n]`."""
-    rows = _both_sides(program, index, patch.program.graph.output_shape)
+    rows = picked(patch.program, patch.program.graph.output, index).both_sides
     bounds = patch.minimum(program, found, box, domains, tiles, rows)
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
-
-
-def _both_sides(program: Program, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """`[n, 2 k, *shape]`: rows that pick the elements `index` `[n, k]`, and their negatives."""
-    rows = torch.zeros((*index.shape, math.prod(shape)), dtype=program.dtype, device=program.device)
-    rows.scatter_(2, index.unsqueeze(2), 1.0)
-    return torch.cat([rows, -rows], 1).reshape(-1, 2 * index.shape[1], *shape)
 
 
 def bound_rows(

@@ -186,11 +186,12 @@ def precise_bound(
     objective: Objective,
     multipliers: Multipliers,
 ) -> Tensor:
-    """The bound `[n]` that `certain_bound` gives in double precision, by the program `precise`, rounded down."""
+    """The bound `[n]` that `certain_bound` gives in double precision, by the program `precise`, rounded down to that of
+    the box."""
     wide, known = cast(box, precise.dtype), cast(found, precise.dtype)
     rows, multipliers = cast(objective, precise.dtype), cast(multipliers, precise.dtype)
     form = certain_bound(precise, wide, known, index, rows, multipliers)
-    return narrow_down(form.minimum(wide)[:, 0], objective.offset.dtype)
+    return narrow_down(form.minimum(wide)[:, 0], box.lower.dtype)
 
 
 def _tilted(

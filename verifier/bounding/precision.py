@@ -25,6 +25,8 @@ def rounding_prevails(program: Program, precise: Callable[[], Program], box: Int
     if not forward_pays(program, effort):
         return False
     least = SPOILED * sum(node.size for node in program.graph.nodes if isinstance(node.op, Elementwise))
+    if _undecided(program, box.point()) <= least:  # in its middle rounding is all that there is: cheap to rule out
+        return False
     spoiled = _undecided(program, box)
     return spoiled > least and spoiled - _undecided(precise(), box) > least
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual, Objective
+from verifier.bounding.elements import picked
 from verifier.bounding.engine import at_origin, carry
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
@@ -92,7 +93,7 @@ def optimised_ends(
     that served over the last box, which are where an ascent goes on, and is soon done."""
 
     def tighten(found: NodeBounds, source: int, index: Tensor, deadline: float) -> tuple[Tensor, Tensor]:
-        objective = Objective({source: end_rows(program, source, index)}, box.lower.new_zeros(2 * len(index), 1))
+        objective = both_ends(program, source, index)
         undecided = undecided_elements(program, found)
         neurons = undecided.neurons(found)
         dual = Dual(undecided, box, neurons, objective)
@@ -101,7 +102,8 @@ def optimised_ends(
         steps = replace(settings, iterations=min(settings.again, settings.iterations)) if known else settings
         optimum = optimise(dual, start, steps, deadline)
         starts.keep(source, index, undecided, optimum.multipliers)
-        bound = precise_bound(precise, box, found, undecided.index, objective, optimum.multipliers)
+        exact = both_ends(precise, source, index)
+        bound = precise_bound(precise, box, found, undecided.index, exact, optimum.multipliers)
         lower, upper = bound.reshape(2, -1)
         return lower, -upper
 
@@ -164,10 +166,7 @@ def only(chosen: dict[int, Tensor], tightener: Tightener) -> Tightener:
     return tighten
 
 
-def end_rows(program: Program, source: int, index: Tensor) -> Tensor:
-    """Rows `[2 m, 1, *shape]` for the lower ends of the elements `index` `[m]` of a node, then for their upper ends."""
-    node = program.graph.nodes[source]
-    rows = torch.zeros((2, len(index), node.size), dtype=program.dtype, device=program.device)
-    rows[0].scatter_(1, index.unsqueeze(1), 1.0)
-    rows[1].scatter_(1, index.unsqueeze(1), -1.0)
-    return rows.reshape(-1, 1, *node.shape)
+def both_ends(program: Program, source: int, index: Tensor) -> Objective:
+    """`2 m` rows for the lower ends of the elements `index` `[m]` of a node, then for their upper ends."""
+    ends = picked(program, source, index.unsqueeze(0)).both_sides
+    return Objective({ends.start: ends.rows[0].unsqueeze(1)}, ends.offset[0].unsqueeze(1), ends.exact)

@@ -85,9 +85,10 @@ class Affine(Op):
         """b, broadcastable to `[*shape]`, or None for zero."""
         return None
 
-    def rows(self, index: Tensor) -> tuple[Tensor, ...] | None:
-        """L^T of the one-hot rows at flat output positions `index` `[...]`, as `[..., *shape_i]`, where that is cheaper
-        than the adjoint of a materialised one-hot matrix; else None."""
+    def row(self, index: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+        """Of an operator with one argument, of this shape: the rows of L for the output's flat positions `index`
+        `[...]`, as `[..., *shape]`, without a rounding, where that is cheaper than the adjoint of a matrix of unit
+        rows; else None."""
         return None
 
     def evaluate(self, *inputs: Tensor) -> Tensor:

@@ -92,6 +92,15 @@ class Conv(_Windowed):
     def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
         return (self.to_wide(rows),)
 
+    def row(self, index: Tensor, shape: Shape) -> Tensor | None:
+        if self.window.groups > 1 or shape[0] > 1:
+            return None
+        places = math.prod(self.window.narrow)
+        read, inside = self.window.taps(index % places)
+        values = self.weight.flatten(2)[index // places] * inside.unsqueeze(-2)
+        rows = self.weight.new_zeros(*index.shape, shape[1], math.prod(self.window.wide))
+        return rows.scatter_add_(-1, read.unsqueeze(-2).expand(values.shape), values).reshape(*index.shape, *shape)
+
     def reads(self, region: Regions, shapes: Sequence[Shape]) -> tuple[Regions, ...] | None:
         found = self.window.wide_part(region, shapes[0])
         return None if found is None else (found,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,14 @@ class Linear(Local):
 
     def adjoint(self, rows: Tensor) -> tuple[Tensor, ...]:
         return (product(rows, self.weight),)
+
+    def row(self, index: Tensor, shape: Shape) -> Tensor:
+        out, lead = len(self.weight), math.prod(shape[:-1])
+        rows = self.weight[index % out].unsqueeze(-2)
+        if lead > 1:
+            place = (index // out)[..., None, None].expand(rows.shape)
+            rows = rows.new_zeros(*index.shape, lead, shape[-1]).scatter_(-2, place, rows)
+        return rows.reshape(*index.shape, *shape)
 
     def absolute(self) -> Linear:
         return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())

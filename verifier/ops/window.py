@@ -92,6 +92,20 @@ class Window:
         place, tap, read = (np.ravel_multi_index(tuple(axes[:, inside]), sizes) for axes, sizes in sides)
         return torch.from_numpy(place), torch.from_numpy(tap), torch.from_numpy(read)
 
+    def taps(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        """What the kernel reads at flat places `[...]` of the narrow side: flat places on the wide side, `[..., taps]`,
+        and which of them there are; the others are given as 0."""
+        place = place.unsqueeze(-1)
+        tap = torch.arange(math.prod(self.kernel), device=place.device)
+        read, inside = torch.zeros_like(tap), torch.ones_like(tap, dtype=torch.bool)
+        size = 1
+        axes = zip(self.narrow, self.kernel, self.stride, self.dilation, self.begin, self.wide, strict=True)
+        for narrow, kernel, stride, dilation, begin, wide in reversed(list(axes)):  # the last axis runs fastest
+            own = place % narrow * stride + tap % kernel * dilation - begin
+            read, inside = read + own * size, inside & (own >= 0) & (own < wide)
+            place, tap, size = place // narrow, tap // kernel, size * wide
+        return torch.where(inside, read, 0), inside
+
     def correlate(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x` `[n, channels, *wide]` with `weight` `[out, channels / groups, *kernel]` to `[n, out, *narrow]`."""
         if self._pointwise():

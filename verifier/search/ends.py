@@ -16,7 +16,7 @@ from torch import Tensor
 from verifier.bounding.dual import Objective
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
-from verifier.bounding.tighten import Tightener, end_rows, in_chunks
+from verifier.bounding.tighten import Tightener, both_ends, in_chunks
 from verifier.core.interval import Interval
 from verifier.core.stacked import join, pick
 from verifier.search.expansion import Expander
@@ -45,9 +45,9 @@ class EndSearch:
     ) -> None:
         self.program, self.source, self.limits = program.up_to(source), source, limits
         self.kept = Kept(self.program, found.upto(source))
-        self.rows = end_rows(program, source, index)
+        self.objective = both_ends(self.program, source, index)
         self.expander = Expander(self.kept, self._objective, settings, limits, lambda points, which: False, None)
-        ends = torch.arange(len(self.rows), device=program.device)
+        ends = torch.arange(2 * len(index), device=program.device)
         nothing = torch.full((len(ends),), torch.inf, dtype=program.dtype, device=program.device)
         self.stuck = nothing  # by end, the worst leaf that cannot be split
         self.leaves = whole_boxes(self.kept, self._of(ends), box, torch.zeros_like(ends), ends, -nothing)
@@ -56,7 +56,7 @@ class EndSearch:
         return self._of(domains.disjunct)
 
     def _of(self, ends: Tensor) -> Objective:
-        return Objective({self.source: self.rows[ends]}, self.rows.new_zeros(len(ends), 1))
+        return self.objective.select(ends)
 
     def run(self, least_gain: float) -> tuple[Tensor, Tensor]:
         """Expand the worst leaves of every end as long as a round gains this share of the width of all; the bounds,

@@ -1,0 +1,54 @@
+"""Rows that pick elements of a node, for bounds of these elements.
+
+Where a node is affine they begin behind it: the row of an element is that of its weights, and its constant term. That
+is a step of the pass for nothing, and without a rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.backward import LinearForm, backward
+from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.program import Program
+from verifier.core.operator import Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """`rows` `[..., *shape]` over node `start`, plus `offset` `[...]`. At most `terms` numbers of a row are not 0.
+    `exact`: none was rounded."""
+
+    start: int
+    rows: Tensor
+    offset: Tensor
+    terms: int
+    exact: bool
+
+    @property
+    def both_sides(self) -> Picked:
+        """`[n, k, ...]` and behind these their negatives, `[n, 2 k, ...]`."""
+        rows, offset = (torch.cat([part, -part], 1) for part in (self.rows, self.offset))
+        return replace(self, rows=rows, offset=offset)
+
+    def bounded(self, program: Program, found: NodeBounds) -> LinearForm:
+        """A linear form below each row `[n, k]`."""
+        return backward(program, {self.start: self.rows}, self.offset, found, self.exact, terms=self.terms)
+
+
+def picked(program: Program, source: int, index: Tensor) -> Picked:
+    """The elements at flat positions `index` `[...]` of node `source`."""
+    node = program.graph.nodes[source]
+    if isinstance(node.op, Affine) and len(node.inputs) == 1:
+        rows = node.op.row(index, program.graph.nodes[node.inputs[0]].shape)
+        if rows is not None:
+            offset = node.op.offset()
+            bias = rows.new_zeros(index.shape) if offset is None else offset.expand(node.shape).flatten()[index]
+            return Picked(node.inputs[0], rows, bias, node.op.fan_in, False)
+    rows = torch.zeros((*index.shape, math.prod(node.shape)), dtype=program.dtype, device=program.device)
+    rows.scatter_(-1, index.unsqueeze(-1), 1.0)
+    return Picked(source, rows.reshape(*index.shape, *node.shape), rows.new_zeros(index.shape), 1, True)
