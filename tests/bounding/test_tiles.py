@@ -11,7 +11,7 @@ import torch
 from tests.bounding.test_crop import SHAPES, always, boxes, graph_of
 from tests.bounding.test_tighten import assert_contains_samples
 from verifier.bounding import tiles
-from verifier.bounding.crop import patches_of
+from verifier.bounding.crop import lone_patches
 from verifier.bounding.engine import bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
@@ -37,7 +37,7 @@ def never(found: NodeBounds, source: int, index: torch.Tensor, deadline: float) 
 
 def tiled(program: Program) -> int:
     """The last node that has tiles."""
-    return [source for source in program.splittable if patches_of(program, source, alone=True)][-1]
+    return [source for source in program.splittable if lone_patches(program, program, source, 1.0)[0]][-1]
 
 
 def by_slopes(program: Program, precise: Program, box: Interval, iterations: int) -> Tightener:

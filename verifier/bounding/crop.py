@@ -23,7 +23,7 @@ from torch import Tensor
 from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.boxed import boxed
 from verifier.bounding.elements import Picked
-from verifier.bounding.fields import GATHERED, Fields, best_tiles, node_price, row_price
+from verifier.bounding.fields import GATHERED, OPEN_SHARE, Fields, best_tiles, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
 from verifier.core.interval import Interval
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 WORTH = 0.75  # tiles are used where they take at most this share of the operations of whole passes
 FEW = 2e9  # operations of whole passes up to which tiles are not even looked for
+SIMILAR = 3.0  # times the share of undecided elements for which tiles were chosen: up to there they serve
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +135,31 @@ def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Pa
     return work if price <= WORTH * whole else []
 
 
-def patches_of(program: Program, source: int, alone: bool = False) -> tuple[Patch, ...]:
-    """The cheapest tiles of a node, by structure; none where none are cheaper than the whole node. `alone`: if each is
-    bounded by itself."""
-    if (source, alone) not in program.patches:
-        fields = best_tiles(program.graph, source, node_price(program.device), alone)
-        program.patches[source, alone] = () if fields is None else _patches(program, fields)
-    return program.patches[source, alone]
+def patches_of(program: Program, source: int) -> tuple[Patch, ...]:
+    """The cheapest tiles of a node for batches of domains, by structure; none where none are cheaper than the whole."""
+    if (source, False) not in program.patches:
+        program.patches[source, False] = OPEN_SHARE, _cheapest(program, source, OPEN_SHARE, False)
+    return program.patches[source, False][1]
+
+
+def lone_patches(
+    program: Program, precise: Program, source: int, share: float
+) -> tuple[tuple[Patch, ...], tuple[Patch, ...]]:
+    """The cheapest ones if each is bounded by itself and this `share` of the elements is undecided, as parts of either
+    program; they serve for similar shares, too, so that most boxes of a search have the same."""
+    key = source, True
+    chosen = program.patches[key][0] if key in program.patches else 0.0
+    if not chosen / SIMILAR <= share <= chosen * SIMILAR:
+        chosen = share
+    for own in (program, precise):
+        if key not in own.patches or own.patches[key][0] != chosen:
+            own.patches[key] = chosen, _cheapest(own, source, chosen, True)
+    return program.patches[key][1], precise.patches[key][1]
+
+
+def _cheapest(program: Program, source: int, share: float, alone: bool) -> tuple[Patch, ...]:
+    fields = best_tiles(program.graph, source, node_price(program.device), share, alone)
+    return () if fields is None else _patches(program, fields)
 
 
 def _patches(program: Program, fields: Fields) -> tuple[Patch, ...]:

@@ -15,7 +15,7 @@ from verifier.core.operator import Elementwise
 from verifier.core.regions import Local, Regions, Shape, distinct, part_numbers
 from verifier.ops import LeakyRelu, Reshape, Select
 
-OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided when the size of tiles is chosen
+OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided when the size of tiles is chosen for all domains
 LOCAL = 0.9  # an axis is divided where single positions along it take at most this share of the operations
 MOST_TILES = 4096
 MOST_MOVED = 5e4  # elements of all moves of data before a node: to follow these takes time for each
@@ -69,10 +69,10 @@ class Fields:
         inner = sum((self.boxes[k].elements * element_price(self.graph.nodes[k]) for k in self.inner), np.zeros(1))
         return inner + row_price(self.graph, self.cut)
 
-    def price(self, crossed: float, alone: bool) -> float:
-        """Of bounding a node tile by tile, where taking a pass through a node costs `crossed`. `alone`: each tile has
-        passes of its own, which it does not share with those of its structure."""
-        rows = 2 * OPEN_SHARE * self.boxes[self.source].elements
+    def price(self, crossed: float, share: float, alone: bool) -> float:
+        """Of bounding a node of which this `share` is undecided, tile by tile, where taking a pass through a node costs
+        `crossed`. `alone`: each tile has passes of its own, which it does not share with those of its structure."""
+        rows = 2 * share * self.boxes[self.source].elements
         passes = len(rows) if alone else len(self.structures[0])
         return float((rows * self.row + GATHERED * self.elements).sum() + crossed * passes * len(self.boxes))
 
@@ -129,8 +129,8 @@ def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
     return Fields(graph, source, ends[0], boxes, reads)
 
 
-def best_tiles(graph: Graph, source: int, crossed: float, alone: bool) -> Fields | None:
-    """Of tiles of all sizes, the cheapest; None where none is better than the whole node."""
+def best_tiles(graph: Graph, source: int, crossed: float, share: float, alone: bool) -> Fields | None:
+    """Of tiles of all sizes, the cheapest by `Fields.price`; None where none is better than the whole node."""
     shape = graph.nodes[source].shape
     moved = sum(node.size for node in graph.nodes[: source + 1] if isinstance(node.op, Reshape | Select))
     whole = follow(graph, source, Regions.whole(shape, 1)) if moved <= MOST_MOVED else None
@@ -142,7 +142,7 @@ def best_tiles(graph: Graph, source: int, crossed: float, alone: bool) -> Fields
         tiles = _tiles(shape, axes, 1 << exponent)
         fields = follow(graph, source, tiles) if _few(graph, source, tiles) else None
         if fields is not None:
-            best = min((best, *fields.cuts()), key=lambda found: found.price(crossed, alone))
+            best = min((best, *fields.cuts()), key=lambda found: found.price(crossed, share, alone))
     return None if best is whole else best
 
 

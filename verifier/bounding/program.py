@@ -126,9 +126,9 @@ class Program:
         return Part(Graph(nodes, position), self.dtype, self.device, self.absolute[: position + 1], read=self.read)
 
     @cached_property
-    def patches(self) -> dict[tuple[int, bool], tuple[Patch, ...]]:
-        """By node, and by whether one at a time, the tiles in which its elements are bounded: filled in by
-        `crop.patches_of` on first use."""
+    def patches(self) -> dict[tuple[int, bool], tuple[float, tuple[Patch, ...]]]:
+        """By node, and by whether one at a time, the share of undecided elements that was expected, and the tiles in
+        which they are bounded: filled in by `crop.patches_of` and `crop.lone_patches` on first use."""
         return {}
 
     def operations_to(self, position: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.boxed import joined
-from verifier.bounding.crop import WORTH, Patch, patches_of
+from verifier.bounding.crop import WORTH, Patch, lone_patches
 from verifier.bounding.fields import row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
@@ -93,12 +93,14 @@ def in_tiles(
 def _tiles(program: Program, precise: Program, source: int, index: Tensor) -> Iterator[tuple[Tile, Tile, Tensor]]:
     """The tiles that hold the elements `index` `[m]` of a node, also as parts of `precise`, and the positions in a tile
     of those that it holds; none where the whole network is not much dearer."""
-    wanted = torch.zeros(program.graph.nodes[source].size, dtype=torch.bool, device=program.device)
+    size = program.graph.nodes[source].size
+    wanted = torch.zeros(size, dtype=torch.bool, device=program.device)
     wanted[index] = True
-    shares = [(patch, wanted[patch.positions]) for patch in patches_of(program, source, alone=True)]
+    patches, twins = lone_patches(program, precise, source, len(index) / size)
+    shares = [(patch, wanted[patch.positions]) for patch in patches]
     rows = sum(2 * int(mask.sum()) * patch.row + int(mask.any(1).sum()) * patch.crossing for patch, mask in shares)
     if not shares or rows > WORTH * 2 * len(index) * row_price(program.graph, source):
         return
-    for (patch, mask), same in zip(shares, patches_of(precise, source, alone=True), strict=True):
+    for (patch, mask), same in zip(shares, twins, strict=True):
         for number in mask.any(1).nonzero().flatten().tolist():
             yield Tile(patch, number), Tile(same, number), mask[number].nonzero().flatten()
