@@ -22,6 +22,7 @@ from torch import Tensor
 from verifier.core.regions import Regions, Shape
 
 FEW_CHANNELS = 8
+MOST_TAPS = 4  # times the channels of the narrow side: what `_by_taps` makes of them at once
 FEW_PLACES = 16
 
 _CORRELATE = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
@@ -126,8 +127,8 @@ class Window:
         """The adjoint: `x` `[n, out, *narrow]` with the same `weight` to `[n, channels, *wide]`."""
         if self._pointwise():
             return self._between_zeros((weight.flatten(1).T @ x.flatten(2)).unflatten(2, self.narrow))
-        if self._interleaves(weight):
-            return self._interleaved(x, weight)
+        if self._few_taps(weight):
+            return self._by_taps(x, weight)
         if self.groups == 1 and set(self.stride) == {1}:
             return self._turned(x, weight)
         function = _SPREAD[len(self.wide)]
@@ -165,26 +166,23 @@ class Window:
         mirrored = replace(self, wide=self.narrow, narrow=self.wide, begin=begin)
         return mirrored.correlate(x, weight.flip(*range(2, weight.dim())).transpose(0, 1))
 
-    def _interleaves(self, weight: Tensor) -> bool:
-        """Where `_interleaved` is faster: strided windows into few channels, as of a network's first layers on images,
-        for which the library's transposed convolution reaches a tenth of its usual rate."""
-        plain = self.groups == 1 and self.dilation == (1, 1)
-        return plain and self.stride[0] == self.stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS
+    def _few_taps(self, weight: Tensor) -> bool:
+        """Where `_by_taps` is faster, and takes little memory: windows into few channels, as of a network's first layer
+        on images, for which the library reaches a tenth of its usual rate, in double precision a hundredth."""
+        channels, taps = weight.shape[1], math.prod(self.kernel)
+        return self.groups == 1 and channels <= FEW_CHANNELS and channels * taps <= MOST_TAPS * weight.shape[0]
 
-    def _interleaved(self, x: Tensor, weight: Tensor) -> Tensor:
-        """wide[s q + r] = sum_j weight[s j + r] narrow[q - j]: a plain convolution for each remainder r, interleaved
-        (Shi 2016, sub-pixel convolution)."""
-        stride, (out, channels) = self.stride[0], weight.shape[:2]
-        taps = tuple(-(-size // stride) for size in self.kernel)
-        padded = _pad(weight, [(0, tap * stride - size) for tap, size in zip(taps, self.kernel, strict=True)])
-        parts = padded.reshape(out, channels, taps[0], stride, taps[1], stride).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
-        parts = parts.reshape(channels * stride**2, out, *taps)
-        sums = torch.nn.functional.conv2d(x, parts, None, 1, tuple(tap - 1 for tap in taps))
-        full = x.new_empty(len(x), channels, *(size * stride for size in sums.shape[2:]))
-        for row, column in itertools.product(range(stride), repeat=2):  # twice as fast as `pixel_shuffle`
-            full[:, :, row::stride, column::stride] = sums[:, row * stride + column :: stride**2]
-        ends = zip(self.begin, full.shape[2:], self.wide, strict=True)
-        return _pad(full, [(-begin, wide + begin - size) for begin, size, wide in ends])
+    def _by_taps(self, x: Tensor, weight: Tensor) -> Tensor:
+        """One product of matrices for all taps of the kernel, each of which is then added where it belongs."""
+        count, channels = len(x), weight.shape[1]
+        parts = (weight.flatten(1).T @ x.flatten(2)).reshape(count, channels, *self.kernel, *self.narrow)
+        full = x.new_zeros(count, channels, *self.span)
+        for tap in itertools.product(*map(range, self.kernel)):
+            sizes = zip(tap, self.dilation, self.narrow, self.stride, strict=True)
+            places = (slice(k * step, k * step + (size - 1) * stride + 1, stride) for k, step, size, stride in sizes)
+            full[(..., *places)] += parts[(slice(None), slice(None), *tap)]
+        ends = zip(self.begin, self.span, self.wide, strict=True)
+        return _pad(full, [(-begin, wide + begin - span) for begin, span, wide in ends])
 
 
 def _clipped(start: np.ndarray, stop: np.ndarray, shape: Shape) -> Regions | None:
