@@ -41,6 +41,7 @@ FIRST_SHARE = 0.8  # of the influence of all neurons: those that have it at the 
 ASCENTS = 4.0  # times the pass before: what one with ascents for all of them takes at least
 AT_ONCE = 6.0  # times the first bounds: the same, where there is no pass in between
 AGAIN = 0.4  # of the first box's ascents, by what those of any other take, which start from where these ended
+AFFORDABLE = 0.05  # of the time left: where ascents for all take less, none for some come first
 DEARER = 2.0  # times the pass before: what one with the first ascents takes at least, and one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
@@ -49,12 +50,14 @@ WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less 
 class Pass(NamedTuple):
     """`bound` takes a box's number and a deadline, and gives better bounds of the nodes over it. It takes `dearer`
     times as long as the pass before it, or more. `name`: what is done, for tables. `again`: what a box takes that is
-    not the first, by what the first takes."""
+    not the first, by what the first takes. `spared`: left out where the pass behind it takes less than this share of
+    the time left without it."""
 
     name: str
     bound: Callable[[int, float], NodeBounds]
     dearer: float
     again: float = 1.0
+    spared: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ class Root:
         self.seconds, self.share = time.monotonic() - began, LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * known.gained
         self.starts = Starts(self.limits.memory // 8 if len(self.box.lower) > 1 else 0)
         self.passes = self._all_passes()
+        self._spare()
         self._bound_rows()
 
     @property
@@ -132,6 +136,14 @@ class Root:
         self.share = LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * gained
         if len(self.passes) < len(LEAST_GAINS) and gained < WORTHWHILE:
             self.passes = []
+        self._spare()
+
+    def _spare(self) -> None:
+        """Leave out the next pass where the one behind it costs little anyway."""
+        if len(self.passes) > 1:
+            first, second = self.passes[:2]
+            if second.dearer * self.seconds < first.spared * self.limits.seconds:
+                self.passes.pop(0)
 
     def tighten_by(self, over: Callable[[Interval], Tightener], share: float) -> None:
         """A pass by a tightener of another kind, made for each box, in at most this share of the time left: the neurons
@@ -149,7 +161,7 @@ class Root:
         they find in double precision, and those of all boxes but the first are hardly dearer."""
         several, every = len(self.box.lower) > 1, partial(self._with_slopes, 1.0)
         double = [] if self.program.dtype is torch.float64 else [Pass("double precision", self._in_double, 0.0)]
-        some = Pass("alpha some neurons", partial(self._with_slopes, FIRST_SHARE), DEARER)
+        some = Pass("alpha some neurons", partial(self._with_slopes, FIRST_SHARE), DEARER, spared=AFFORDABLE)
         splits = [Pass(f"splits to {gain:.2g}", partial(self._with_splits, gain), DEARER) for gain in LEAST_GAINS]
         if several:
             return [Pass("alpha neurons", every, AT_ONCE, AGAIN), *splits]
