@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.soundness.graphs import Builder
 from verifier.bounding import crop, engine, fields
-from verifier.bounding.crop import patchwork
+from verifier.bounding.crop import lone_patches, patchwork
 from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
@@ -305,6 +305,25 @@ def test_small_questions_are_not_tiled_and_large_ones_are() -> None:
     assert not patchwork(program, source, mask) and not program.patches
     assert patchwork(program, source, ~mask)
     assert not patchwork(program, source, torch.zeros_like(mask))
+
+
+def test_fewer_undecided_elements_are_bounded_in_larger_tiles_and_about_as_many_in_the_same() -> None:
+    b = Images(1, 3, 40, 40)
+    z = b.relu(b.conv(0, 8, 3, 1, (1, 1)))
+    b.relu(b.conv(z, 8, 3, 1, (1, 1)))
+    program, precise = (prepare(b.graph(), dtype) for dtype in (torch.float32, torch.float64))
+    source = program.splittable[1]
+    count = lambda patches: sum(len(patch.positions) for patch in patches)  # noqa: E731
+    many, _ = lone_patches(program, precise, source, 0.5)
+    assert lone_patches(program, precise, source, 0.2)[0] is many
+    few, same = lone_patches(program, precise, source, 0.01)
+    assert 1 < count(few) < count(many)
+    for mine, others in zip(few, same, strict=True):
+        assert torch.equal(mine.positions, others.positions) and others.program.dtype is torch.float64
+    other = prepare(b.graph(), torch.float32)  # shares the precise one, which has tiles for another share
+    wide, same = lone_patches(other, precise, source, 0.5)
+    assert [patch.positions.shape for patch in wide] == [patch.positions.shape for patch in same]
+    assert count(wide) == count(many)
 
 
 def test_tiles_take_little_memory() -> None:

@@ -62,12 +62,12 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of the boxes of a task: bounds `found` of all nodes, or `inherited` ones of some; `gained`: the
-    share of what its bounds lacked that the last step gained."""
+    """What is known of the boxes of a task: bounds `found` of all nodes, or `inherited` ones of some; `share`: of the
+    time left, which the first pass may take."""
 
     found: NodeBounds | None = None
     inherited: dict[int, Interval] | None = None
-    gained: float = 0.0
+    share: float = LEAST_SHARE
 
 
 NOTHING = Known()
@@ -90,7 +90,7 @@ class Root:
         self.multipliers: Multipliers | None = None  # of the open disjuncts' bounds
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         # what the last pass took, and what the next may take
-        self.seconds, self.share = time.monotonic() - began, LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * known.gained
+        self.seconds, self.share = time.monotonic() - began, known.share
         self.starts = Starts(self.limits.memory // 8 if len(self.box.lower) > 1 else 0)
         self.passes = self._all_passes()
         self._spare()

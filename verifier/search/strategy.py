@@ -25,7 +25,7 @@ from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
 from verifier.search.measured import FasterProof
 from verifier.search.neurons import NeuronSearch
-from verifier.search.root import MOST_TIGHTENED, NOTHING, Known, Root
+from verifier.search.root import MOST_SHARE, MOST_TIGHTENED, NOTHING, Known, Root
 from verifier.search.splitting import one_by_one, splittable
 from verifier.search.task import Outcome, Task
 
@@ -115,7 +115,7 @@ class Strategy:
         domains, left = self.inputs.frontier.pop(self.inputs.open), self.inputs.left
         domains = domains.select(one_by_one(domains.box))
         inherited = {k: v.narrowed(self.task.program.dtype) for k, v in domains.nodes.items()}
-        known = Known(inherited=inherited, gained=self.gained)
+        known = Known(inherited=inherited, share=MOST_SHARE)  # the search ends soon if all have good bounds, else never
         search, outcome = search_neurons(self._task_of(domains), domains.open, known)
         self.inputs.take_back(domains, search.undecided(len(domains)), outcome.bounded)
         return replace(outcome, bounded=self.inputs.bounded, proved=1 - left * (1 - outcome.proved))
