@@ -179,8 +179,9 @@ class Window:
         full = x.new_zeros(count, channels, *self.span)
         for tap in itertools.product(*map(range, self.kernel)):
             sizes = zip(tap, self.dilation, self.narrow, self.stride, strict=True)
-            places = (slice(k * step, k * step + (size - 1) * stride + 1, stride) for k, step, size, stride in sizes)
-            full[(..., *places)] += parts[:, :, *tap]
+            met = (slice(k * step, k * step + (size - 1) * stride + 1, stride) for k, step, size, stride in sizes)
+            places: tuple[EllipsisType | slice, ...] = (..., *met)
+            full[places] += parts[:, :, *tap]
         ends = zip(self.begin, self.span, self.wide, strict=True)
         return _pad(full, [(-begin, wide + begin - span) for begin, span, wide in ends])
 
