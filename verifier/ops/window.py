@@ -175,13 +175,13 @@ class Window:
     def _by_taps(self, x: Tensor, weight: Tensor) -> Tensor:
         """One product of matrices for all taps of the kernel, each of which is then added where it belongs."""
         count, channels = len(x), weight.shape[1]
-        parts = (weight.flatten(1).T @ x.flatten(2)).reshape(count, channels, *self.kernel, *self.narrow)
+        parts = (weight.flatten(1).T @ x.flatten(2)).reshape(count, channels, -1, *self.narrow)
         full = x.new_zeros(count, channels, *self.span)
-        for tap in itertools.product(*map(range, self.kernel)):
+        for number, tap in enumerate(itertools.product(*map(range, self.kernel))):
             sizes = zip(tap, self.dilation, self.narrow, self.stride, strict=True)
             met = (slice(k * step, k * step + (size - 1) * stride + 1, stride) for k, step, size, stride in sizes)
             places: tuple[EllipsisType | slice, ...] = (..., *met)
-            full[places] += parts[:, :, *tap]
+            full[places] += parts[:, :, number]
         ends = zip(self.begin, self.span, self.wide, strict=True)
         return _pad(full, [(-begin, wide + begin - span) for begin, span, wide in ends])
 
