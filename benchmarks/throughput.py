@@ -112,7 +112,7 @@ def operations(program: Program) -> float:
 
 def without_rounding() -> AbstractContextManager[object]:
     """Backward passes that carry no debt for affine operators (unsound; the pass over the rows is what it costs)."""
-    return mock.patch.object(backward_module.Walk, "_error_vector", lambda walk, position, summed: None)
+    return mock.patch.object(backward_module.Walk, "_error_vector", lambda walk, position: None)
 
 
 def matrix_peak(device: str, seconds: float) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.soundness.exact import ExactGraph, fractions
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
-from verifier.bounding import account, backward, engine, forward, interval, reach
+from verifier.bounding import account, backward, dots, engine, forward, interval, reach
 from verifier.bounding.engine import METHODS, Effort, bound_nodes, bound_rows, output_interval
 from verifier.bounding.program import Program, prepare
 from verifier.core.flat import flat
@@ -316,7 +316,7 @@ def test_sums_in_parts_err_no_more_than_their_terms_say() -> None:
     for size in (5, 1024, 1025, 5000):
         rows, vector = (torch.randn(1, 2, size, generator=generator).abs() for _ in range(2))
         for given in (vector[:, 0], vector):
-            sums = backward._times(rows, given)
+            sums = dots.times(rows, given)
             for spec in range(2):
                 own = fractions(given[0] if given.ndim == 2 else given[0, spec])
                 exact = dot(fractions(rows[0, spec]), own)

@@ -10,17 +10,20 @@ Rounding. Each step commits an error that is at most  |A| . v  for a vector v kn
 the value that A multiplies is bounded: with m = max|x| over all domains, replacing L^T A by its computed value changes
 the row's value by at most gamma |A| . (|L| m). The sum of these errors, the debt, is subtracted in the end. So the
 computed bounds hold in real arithmetic, whatever the order of summation.
+
+Behind a ReLU no pass over the rows is needed for |A|: with A' the rows over its output |A| = A - 2 A'- upper_slope, and
+A'- is multiplied by a vector anyway, to which a multiple of upper_slope v is added.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from verifier.bounding.account import Account
+from verifier.bounding.dots import offset_depth, per_row, times, times_offset, times_vector
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.choose import choose, negative
@@ -29,10 +32,9 @@ from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
 from verifier.core.rounding import gamma, tiny, unit
-from verifier.core.sums import product, product_depth, total, total_depth
+from verifier.core.sums import total, total_depth
 
 SAFETY = 1.03  # covers the rounding of the debt's own arithmetic, which is relative and far smaller
-LONGEST = 1 << 16  # products of a debt that are summed at once: they err by half a percent at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class LinearForm:
         lower, middle, upper = flat(box.lower), flat(box.middle()), flat(box.upper)
         half = torch.maximum(upper - middle, middle - lower)
         half = half + gamma(total_depth(rows.shape[2]) + 10, rows.dtype) * (middle.abs() + half)
-        value = _times(rows, middle) - _times(rows.abs(), half) + self.bias
+        value = times(rows, middle) - times(rows.abs(), half) + self.bias
         return value - (self.debt + 4 * unit(rows.dtype) * (value.abs() + self.bias.abs())) * SAFETY
 
 
@@ -109,6 +111,7 @@ class Walk:
         self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
         sizes = {position: program.graph.nodes[position].size for position in start}
         self.terms = {k: min(size, terms or size) for k, size in sizes.items()}  # of a pending row, that are not 0
+        self.foreseen: dict[int, Tensor] = {}  # error vectors v of affine nodes for which  (|A| - A) . v  is settled
         self.account = Account(bias)
         if start_roundings:
             self.account.owe(bias.abs() * gamma(start_roundings, bias.dtype))
@@ -124,7 +127,7 @@ class Walk:
     def arrive(self) -> LinearForm:
         """What is left at the input, when every other node is crossed."""
         if 0 in self.pending:
-            self.account.owe(_times_vector(self.pending[0].abs(), self.arrival_error(0)))
+            self.account.owe(times_vector(self.pending[0].abs(), self.arrival_error(0)))
         bias, debt = self.account.balance()
         rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, bias)
         return LinearForm(rows, bias, debt * SAFETY + tiny(self.program.dtype) * self.size)
@@ -134,9 +137,9 @@ class Walk:
         node = self.program.graph.nodes[position]
         rows = self.pending.pop(position)
         if isinstance(node.op, Constant):
-            count = self._add_bias(rows, node.op.value)
-            error = node.op.value.abs() * gamma(count + 4, rows.dtype)
-            self.account.owe(_times_vector(rows.abs(), error))
+            self.account.add(times_offset(rows, node.op.value))
+            error = node.op.value.abs() * gamma(offset_depth(node.shape, node.op.value) + 4, rows.dtype)
+            self.account.owe(times_vector(rows.abs(), error))
         elif isinstance(node.op, Elementwise):
             self._cross_elementwise(position, rows)
         else:
@@ -160,18 +163,23 @@ class Walk:
         node = self.program.graph.nodes[position]
         assert isinstance(node.op, Affine)
         offset = node.op.offset()
-        summed = 0 if offset is None else self._add_bias(rows, offset)
-        error = self._error_vector(position, summed)
-        if error is not None:
-            self.account.owe(_times_vector(rows.abs(), error))
+        if offset is not None:
+            self.account.add(times_offset(rows, offset))
+        exact = False
+        if position in self.foreseen:
+            self._settle(position, rows)
+        else:
+            error = self._error_vector(position)
+            exact = error is None
+            if error is not None:
+                self.account.owe(times_vector(rows.abs(), error))
         batch, spec = rows.shape[:2]
-        roundings, terms = 0 if error is not None else self.roundings[position], self.terms[position]
+        roundings, terms = self.roundings[position] if exact else 0, self.terms[position]
         for source, sent in zip(node.inputs, node.op.adjoint(rows.flatten(0, 1)), strict=True):
             self._send(source, sent.unflatten(0, (batch, spec)), roundings, terms * max(1, node.op.fan_in))
 
-    def _error_vector(self, position: int, summed: int) -> Tensor | None:
-        """v with |error of crossing this affine node| <= |A| . v; None where crossing is exact. `summed`: of the n of
-        gamma_n for the product with its constant term."""
+    def _error_vector(self, position: int) -> Tensor | None:
+        """v with |error of crossing this affine node| <= |A| . v; None where crossing is exact."""
         node = self.program.graph.nodes[position]
         assert isinstance(node.op, Affine)
         offset = node.op.offset()
@@ -180,6 +188,7 @@ class Walk:
         earlier = self.roundings[position] + 3
         meeting = min(node.op.depth_out, self.terms[position])  # sums of zeros are exact
         self.size = self.size + self.found.reach.underflow(self.program, position)
+        summed = 0 if offset is None else offset_depth(node.shape, offset)
         return self.found.reach.error(self.program, position, meeting + earlier, summed + earlier)
 
     def arrival_error(self, position: int) -> Tensor:
@@ -192,41 +201,51 @@ class Walk:
         node, planes = self.program.graph.nodes[position], self.found.planes[position]
         count = total_depth(node.size) + self.roundings[position] + 3
         falling = rows.clamp(max=0)
-        high = _times(falling, planes.upper_intercept)
+        if planes.simple:
+            self._cross_simple(position, rows, falling, count)
+            return
+        high = times(falling, planes.upper_intercept)
         if planes.lower_intercept is None:
             self.account.add(high, gamma(count, rows.dtype))
         else:
             rising = rows - falling
             self.account.add(high)
-            self.account.add(_times(rising, planes.lower_intercept))
-            error = _times(rising, planes.lower_intercept.abs()) - _times(falling, planes.upper_intercept.abs())
+            self.account.add(times(rising, planes.lower_intercept))
+            error = times(rising, planes.lower_intercept.abs()) - times(falling, planes.upper_intercept.abs())
             self.account.owe(error * gamma(count, rows.dtype))
-        if planes.simple:
-            # A l + A- (u - l), two fused passes. With l in {0, 1}, u in [0, 1] and u >= 1/2 where l = 1, the result is
-            # at least half of each term, so all roundings are relative to it.
-            low, up = planes.lower_slopes[0].unsqueeze(1), planes.upper_slopes[0].unsqueeze(1)
-            sent = torch.addcmul(rows * low, falling, up - low)
-            self._send(node.inputs[0], sent, self.roundings[position] + 8, self.terms[position])
-            return
         takes_upper = negative(rows)
         for source, low, up in zip(node.inputs, planes.lower_slopes, planes.upper_slopes, strict=True):
-            slope = _per_row(low, rows)
+            slope = per_row(low, rows)
             if up is not low:  # parallel planes share theirs
-                slope = choose(takes_upper, _per_row(up, rows), slope)
+                slope = choose(takes_upper, per_row(up, rows), slope)
             self._send(source, rows * slope, self.roundings[position] + 1, self.terms[position])
 
-    def _add_bias(self, rows: Tensor, offset: Tensor) -> int:
-        """Adds the product of the rows with a constant term, and gives the n of gamma_n for it. Where that is the same
-        along the last axes, as for convolutions, sums over these come first: they are shorter."""
-        own = offset.ndim
-        while own and offset.shape[own - 1] == 1:
-            own -= 1
-        alike = offset.ndim - own
-        shape, rest = rows.shape[2 : rows.ndim - alike], rows.shape[rows.ndim - alike :]
-        sums = rows.flatten(-alike).sum(-1) if alike else rows
-        constant = offset.reshape(offset.shape[:own]).expand(shape).flatten()
-        self.account.add(product(flat(sums, 2), constant.unsqueeze(1)).squeeze(2))
-        return product_depth(math.prod(shape)) + math.prod(rest)
+    def _cross_simple(self, position: int, rows: Tensor, falling: Tensor, count: int) -> None:
+        """A l + A- (u - l), two fused passes. With l in {0, 1}, u in [0, 1] and u >= 1/2 where l = 1, the result is at
+        least half of each term, so all roundings are relative to it."""
+        planes, source = self.found.planes[position], self.program.graph.nodes[position].inputs[0]
+        (low,), (up,), intercept = planes.lower_slopes, planes.upper_slopes, planes.upper_intercept
+        alone = source not in self.pending and len(self.program.graph.consumers[source]) == 1
+        sent = torch.addcmul(rows * low.unsqueeze(1), falling, (up - low).unsqueeze(1))
+        self._send(source, sent, self.roundings[position] + 8, self.terms[position])
+        error = self._foresee(source) if alone else None
+        if error is not None:
+            intercept = torch.addcmul(intercept, up, error, value=2 * SAFETY)
+        self.account.add(times(falling, intercept), gamma(count + 3, rows.dtype))
+
+    def _foresee(self, position: int) -> Tensor | None:
+        """The error vector of an affine node that is crossed later, if it is one whose errors are charged."""
+        node = self.program.graph.nodes[position]
+        if isinstance(node.op, Affine):
+            error = self._error_vector(position)
+            if error is not None:
+                self.foreseen[position] = error
+            return error
+        return None
+
+    def _settle(self, position: int, rows: Tensor) -> None:
+        """What is left of a debt that was foreseen:  A . v."""
+        self.account.add(times_vector(rows, self.foreseen.pop(position) * -SAFETY))
 
     def _send(self, source: int, rows: Tensor, roundings: int, terms: int) -> None:
         size = self.program.graph.nodes[source].size
@@ -234,36 +253,15 @@ class Walk:
         if source not in self.pending:
             self.pending[source], self.roundings[source] = rows, roundings
             return
+        if source in self.foreseen:
+            self._settle(source, self.pending[source])
         # Earlier parts carry relative roundings that cancellation could amplify: settle them before adding.
         parts = ((self.pending[source], self.roundings[source]), (rows, roundings))
         for part, count in parts:
             if count:
                 error = self._largest(source)[0] * gamma(count, rows.dtype)
-                self.account.owe(_times_vector(part.abs(), error))
+                self.account.owe(times_vector(part.abs(), error))
         self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
-
-
-def _per_row(plane: Tensor, rows: Tensor) -> Tensor:
-    """A part of `Planes` with a spec axis."""
-    return plane if plane.ndim == rows.ndim else plane.unsqueeze(1)
-
-
-def _times(rows: Tensor, vector: Tensor) -> Tensor:
-    """`[batch, spec, *shape]` by `[batch, *shape]`, or by a vector for each row, to `[batch, spec]`.
-
-    A product and a sum, on a CPU three to six times as fast as products of matrices with one column."""
-    return total(flat(rows * _per_row(vector, rows), 2))
-
-
-def _times_vector(rows: Tensor, vector: Tensor) -> Tensor:
-    """`[batch, spec, *shape]` by `[*shape]` to `[batch, spec]`, none of them negative: the debt's own rounding is
-    relative."""
-    rows, vector = flat(rows, 2), vector.flatten()
-    if len(vector) <= LONGEST:
-        return rows @ vector
-    parts = zip(rows.split(LONGEST, 2), vector.split(LONGEST), strict=True)
-    products = [part @ own for part, own in parts]
-    return sum(products[1:], products[0])
 
 
 def _zero_rows(program: Program, bias: Tensor) -> Tensor:
