@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from verifier.core.interval import Interval
 from verifier.core.stacked import join
 from verifier.search.domains import DomainBatch, Frontier
-from verifier.search.splitting import choose_input, split_repeatedly, steepness
+from verifier.search.splitting import choose_input, one_by_one, split_repeatedly, steepness
 
 
 def domains(lower: torch.Tensor, upper: torch.Tensor) -> DomainBatch:
@@ -77,3 +79,27 @@ def test_frontier_returns_the_worst_first_and_everything_once() -> None:
         if most == 100:
             assert parts[0].problem.tolist() == [0, 1, 2]
         assert sorted(join(parts).problem.tolist()) == list(range(10))
+
+
+def test_each_box_comes_after_its_neighbour() -> None:
+    """By enumeration: of those that are left, the next box has the nearest middle."""
+    generator = torch.Generator().manual_seed(3)
+    lower = torch.randn(9, 2, 2, generator=generator) * torch.tensor([[1.0, 100.0], [0.01, 1.0]])
+    width = torch.rand(lower.shape, generator=generator) * torch.tensor([[1.0, 100.0], [0.01, 0.0]])
+    box = Interval(lower, lower + width)
+    order, middle = one_by_one(box).tolist(), box.middle().flatten(1)
+    assert order[0] == 0 and sorted(order) == list(range(9))
+    unit = (box.upper - box.lower).flatten(1).amax(0)
+    unit[3] = middle[:, 3].amax() - middle[:, 3].amin()
+    for step, (here, following) in enumerate(itertools.pairwise(order)):
+        nearest = min(float(((middle[other] - middle[here]) / unit).norm()) for other in order[step + 1 :])
+        assert float(((middle[following] - middle[here]) / unit).norm()) <= nearest * (1 + 1e-5)
+
+
+def test_no_box_is_lost_in_an_order() -> None:
+    """Whatever their distances: points, far apart, of infinite size. A box that was left out would count as proved."""
+    huge = torch.finfo(torch.float32).max
+    for ends in ((0.0, 1.0), (-huge, huge), (-huge, torch.inf), (-torch.inf, torch.inf), (0.0, 1e-45)):
+        lower = torch.tensor(ends * 3).unsqueeze(1)
+        for upper in (lower, lower.clamp(min=huge), torch.full_like(lower, torch.inf)):
+            assert sorted(one_by_one(Interval(lower, upper)).tolist()) == list(range(6))

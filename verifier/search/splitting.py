@@ -65,10 +65,14 @@ def split(domains: DomainBatch, chosen: Tensor) -> DomainBatch:
 
 
 def one_by_one(box: Interval) -> Tensor:
-    """An order `[n]` of the boxes in which each comes after the one nearest to it, of those that are left."""
+    """An order `[n]` of the boxes in which each comes after the one nearest to it, of those that are left: distances of
+    middles in units of the widest box, or of the largest distance along inputs on which all boxes are points."""
     middle, width = flat(box.middle()), flat(box.upper) - flat(box.lower)
-    middle = middle / width.amax(0).clamp(min=torch.finfo(width.dtype).tiny)
-    distance = torch.cdist(middle, middle)
+    unit = width.amax(0)
+    unit = torch.where(unit > 0, unit, middle.amax(0) - middle.amin(0))
+    middle = middle / torch.where(unit > 0, unit, 1.0)
+    farthest = torch.finfo(middle.dtype).max
+    distance = torch.cdist(middle, middle).nan_to_num(nan=farthest, posinf=farthest)  # finite, unlike those once taken
     order = [0]
     while len(order) < len(middle):
         distance[:, order[-1]] = torch.inf
