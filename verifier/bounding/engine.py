@@ -98,7 +98,7 @@ def _refine(program: Program, found: NodeBounds, position: int, origin: int, box
     Where many arguments are copies of one number, as in products of matrices, that is bounded once."""
     if not (program.bent[origin] or (program.mixings[origin] > 1 and not found.forms)):
         return
-    undecided = _undecided(program, found, position, origin, effort)
+    undecided = undecided_by(program, found, position, origin, effort)
     if not bool(undecided.any()):
         return
     old = found.intervals[origin]
@@ -120,8 +120,9 @@ def carry(program: Program, found: NodeBounds, origin: int, box: Interval) -> No
             found.intervals[moved] = bounds.intersect(found.intervals[moved])
 
 
-def _undecided(program: Program, found: NodeBounds, position: int, origin: int, effort: Effort) -> Tensor:
-    """Elements `[batch, n]` of node `origin` that node `position` cannot decide yet, and that the effort allows."""
+def undecided_by(program: Program, found: NodeBounds, position: int, origin: int, effort: Effort) -> Tensor:
+    """Mask of the elements `[batch, n]` of node `origin` that node `position` cannot decide yet, as far as the effort
+    allows for them."""
     node, mask = program.graph.nodes[position], program.unstable(position, found.intervals)
     total = torch.zeros_like(flat(found.intervals[origin].lower))
     for source in dict.fromkeys(node.inputs):

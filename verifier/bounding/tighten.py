@@ -17,7 +17,7 @@ from torch import Tensor
 
 from verifier.bounding.dual import Dual, Objective
 from verifier.bounding.elements import picked
-from verifier.bounding.engine import at_origin, carry
+from verifier.bounding.engine import Effort, carry, undecided_by
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import initial_multipliers, optimise, precise_bound
@@ -76,13 +76,12 @@ def _improve(found: NodeBounds, source: int, index: Tensor, tightener: Tightener
 
 def _undecided(program: Program, origin: int, found: NodeBounds) -> Tensor:
     """Elements `[n]` of a node of which some reader, of it or of a copy, cannot decide what it makes of them."""
-    total = torch.zeros(program.graph.nodes[origin].shape, dtype=program.dtype, device=program.device)
-    for source in (origin, *program.copies[origin]):
-        for reader in program.graph.consumers[source]:
-            if isinstance(program.graph.nodes[reader].op, Elementwise) and reader <= program.graph.output:
-                open_here = program.unstable(reader, found.intervals).to(program.dtype)
-                total = total + at_origin(program, source, open_here)[0]
-    return total.flatten() > 0
+    mask = torch.zeros(program.graph.nodes[origin].size, dtype=torch.bool, device=program.device)
+    sources = (origin, *program.copies[origin])
+    for reader in dict.fromkeys(reader for source in sources for reader in program.graph.consumers[source]):
+        if isinstance(program.graph.nodes[reader].op, Elementwise) and reader <= program.graph.output:
+            mask = mask | undecided_by(program, found, reader, origin, Effort())[0]
+    return mask
 
 
 def optimised_ends(
