@@ -153,6 +153,13 @@ def with_constants(b: Images) -> None:
     b.relu(b.conv(z, 2, 3, 1, (1, 1)))
 
 
+def gated(b: Images) -> None:
+    """Numbers that two nonlinear operators read, and no affine one."""
+    z = b.conv(b.relu(b.conv(0, 3, 3, 1, (1, 1))), 2, 3, 1, (1, 1))
+    z = b.same(Multiply(), z, b.same(Sigmoid(), z))
+    b.relu(b.conv(z, 2, 3, 1, (1, 1)))
+
+
 def generated(b: Images) -> None:
     """Behind a dense layer, so that the boxes end there."""
     source = b.add(Reshape(b.nodes[0].shape, (1, b.nodes[0].size)), [0], (1, b.nodes[0].size))
@@ -171,6 +178,7 @@ SHAPES = {
     "branching": (branching, (1, 2, 6, 8)),
     "moved": (moved, (1, 2, 5, 6)),
     "constants": (with_constants, (1, 2, 6, 5)),
+    "gated": (gated, (1, 2, 6, 5)),
     "generated": (generated, (1, 2, 3, 2)),
 }
 

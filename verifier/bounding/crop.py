@@ -12,6 +12,7 @@ layer, say): the `cut`. From there rows go on in the whole network.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -57,10 +58,13 @@ class Patch:
     crossing: float
 
     def bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
-        """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs."""
-        graph = self.program.graph
-        crossed = {0, *(source for node in graph.nodes if isinstance(node.op, Affine) for source in node.inputs)}
-        return self._bounds(found, domains, tiles, sorted(crossed))
+        """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs: the arguments of affine nodes,
+        and what is read more than once, where rows are added up."""
+        nodes = self.program.graph.nodes
+        reads = Counter(source for node in nodes for source in node.inputs)
+        affine = {source for node in nodes if isinstance(node.op, Affine) for source in node.inputs}
+        summed = {source for source, count in reads.items() if count > 1}
+        return self._bounds(found, domains, tiles, sorted({0} | affine | summed))
 
     def every_bound(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
         """All that is known of the boxes of tiles `tiles` `[n]` over domains `domains` `[n]`."""
