@@ -45,6 +45,11 @@ class Box:
 
         For those the ends are the roundings to nearest of the written ends: what a network of this type reads there.
         """
+        if dtype not in self._inward_of:
+            self._inward_of[dtype] = self._rounded_inward(dtype)
+        return self._inward_of[dtype]
+
+    def _rounded_inward(self, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lower, upper = round_fractions(self.lower, dtype, +1), round_fractions(self.upper, dtype, -1)
         for index, side in self.strict:
             if side == "lower" and self.lower[index] == float(lower[index]):
@@ -52,8 +57,9 @@ class Box:
             if side == "upper" and self.upper[index] == float(upper[index]):
                 upper[index] = np.nextafter(upper[index], dtype(-np.inf))
         none = lower > upper
-        for index in np.flatnonzero(none).tolist():
-            lower[index], upper[index] = cast_fractions([self.lower[index], self.upper[index]], dtype)
+        places = np.flatnonzero(none).tolist()
+        lower[none] = cast_fractions([self.lower[place] for place in places], dtype)
+        upper[none] = cast_fractions([self.upper[place] for place in places], dtype)
         return lower, upper, none
 
     def contains(self, x: np.ndarray, dtype: type[np.floating]) -> tuple[int, ...] | None:
@@ -61,9 +67,7 @@ class Box:
 
         An input whose range holds no number of `dtype` may be the rounding of its range; those are returned.
         """
-        if dtype not in self._inward_of:
-            self._inward_of[dtype] = self.inward(dtype)
-        lower, upper, none = self._inward_of[dtype]
+        lower, upper, none = self.inward(dtype)
         if not ((lower <= x) & (x <= upper)).all():
             return None
         return tuple(int(index) for index in np.flatnonzero(none))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from verifier.core.rationals import nearest
+from verifier.core.rationals import nearest, nearest_of
 
 if TYPE_CHECKING:
     from verifier.core.query import Disjunct, Row
@@ -29,11 +29,11 @@ class Screen:
         places = {id(box): place for place, box in enumerate(boxes)}
         self.box = np.array([places[id(disjunct.box)] for disjunct in disjuncts], dtype=np.intp)
         shape = len(boxes), input_size
-        self.lower = np.array([[nearest(end) for end in box.lower] for box in boxes], dtype=np.float64).reshape(shape)
-        self.upper = np.array([[nearest(end) for end in box.upper] for box in boxes], dtype=np.float64).reshape(shape)
+        self.lower = np.array([nearest_of(box.lower) for box in boxes]).reshape(shape)
+        self.upper = np.array([nearest_of(box.upper) for box in boxes]).reshape(shape)
         rows: list[Row] = [row for disjunct in disjuncts for row in disjunct.rows]
         self.owner = np.repeat(np.arange(self.count), [len(disjunct.rows) for disjunct in disjuncts])
-        self.bound = np.array([nearest(row.bound) for row in rows], dtype=np.float64)
+        self.bound = nearest_of([row.bound for row in rows])
         terms = [
             (place, column, nearest(coefficient))
             for place, row in enumerate(rows)
