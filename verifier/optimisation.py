@@ -24,7 +24,7 @@ from verifier.errors import ModelError, PropertyError, UsageError
 from verifier.frontend.network import Network
 from verifier.frontend.output_form import parse_output_form
 from verifier.frontend.replay import replay
-from verifier.pipeline import CLOSING, Stages, device_named, points_of
+from verifier.pipeline import CLOSING, REPLAY_SHARE, Stages, device_named, points_of
 from verifier.search.incumbent import Incumbent
 from verifier.search.minimum import Minimum
 from verifier.search.task import Limits, Task
@@ -69,8 +69,8 @@ def optimise(
 def _minimise(network: Network, boxes: tuple[Box, ...], form: OutputForm, settings: Settings, run: Stages) -> Extremum:
     """Single precision finds candidates and, where it does for the gap asked for, proves the bounds."""
     with run.stage("replay"):
-        replay(network)
-        replay(network, points_of(boxes, network))
+        for points in (None, points_of(boxes, network)):
+            replay(network, points, run.part(REPLAY_SHARE))
     device, generator = device_named(settings.device), torch.Generator().manual_seed(settings.seed)
     query = form.below_zero(boxes, math.prod(network.output_shape))
     narrow, wide = (

@@ -38,6 +38,7 @@ from verifier.search.whole import WholeSearch
 from verifier.settings import AttackSettings, Settings
 
 REPLAYED_POINTS = 4  # points of the property's boxes on which graph and file are compared
+REPLAY_SHARE = 0.02  # of the time left, for each of both kinds of points, if one of them does not take longer
 SAME = 1e-9  # of an output, by which a part of the network that computes it may differ
 CLOSING = 0.2  # seconds kept for ending the search and writing the answer
 
@@ -62,8 +63,8 @@ def verify(
         return run.verdict(Status.UNSAT, "no input satisfies the property's constraints, whatever the network does")
     with torch.no_grad():
         with run.stage("replay"):
-            replay(network)
-            replay(network, points_of(query.boxes, network))
+            for points in (None, points_of(query.boxes, network)):
+                replay(network, points, run.part(REPLAY_SHARE))
         with run.stage("attack"):
             device = device_named(settings.device)
             problem = build_problem(query, torch.float32, device)
@@ -163,9 +164,13 @@ class Stages:
         self.stages[name] = self.stages.get(name, 0.0) + seconds
         self.observer(StageFinished(name, seconds))
 
+    def part(self, share: float) -> float:
+        """Seconds: of those that are left."""
+        return max(0.0, share * (self.deadline - time.monotonic()))
+
     def share(self, attack: AttackSettings) -> AttackSettings:
         """The attack's settings with at most a tenth of what time is left."""
-        return replace(attack, seconds=min(attack.seconds, max(0.0, 0.1 * (self.deadline - time.monotonic()))))
+        return replace(attack, seconds=min(attack.seconds, self.part(0.1)))
 
 
 @dataclass(eq=False)
@@ -201,8 +206,9 @@ def _part_read(network: Network, query: Query) -> Graph:
         return whole
     read = {place for disjunct in query.disjuncts for row in disjunct.rows for place, _ in row.outputs}
     outputs = torch.tensor(sorted(read), dtype=torch.long)
-    part = excerpt(prepare(whole, torch.float64), outputs)
-    if part is whole:
+    program = prepare(whole, torch.float64)
+    part = excerpt(program, outputs)
+    if part is program.graph:
         return whole
     points = torch.from_numpy(points_of(query.boxes, network).reshape(-1, *whole.input_shape)).double()
     expected, found = (_outputs_at(graph, points, outputs) for graph in (whole, part))

@@ -111,3 +111,11 @@ def test_a_part_that_computes_something_else_is_not_used(factor: float, monkeypa
     other = Graph(tuple(nodes), network.graph.output)
     monkeypatch.setattr(pipeline, "excerpt", lambda program, outputs: other)
     assert (pipeline._part_read(network, query) is other) == (factor == 1.0)
+
+
+def test_a_network_that_is_read_whole_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = verifier.load(ROOT / "onnx_models" / "cartpole.onnx")
+    query = verifier.read_property(ROOT / "vnnlib" / "cartpole_unsafe_11.vnnlib")
+    monkeypatch.setattr(pipeline, "excerpt", lambda program, outputs: program.graph)
+    monkeypatch.setattr(pipeline, "_outputs_at", None)
+    assert pipeline._part_read(network, query) is network.graph

@@ -52,6 +52,20 @@ def test_a_single_wrong_weight_is_found(error: float, tmp_path: Path) -> None:
         replay(with_op(network, 1, replace(layer, weight=weight)))
 
 
+@pytest.mark.parametrize(("seconds", "compared"), [(0.0, 2), (float("inf"), 8)])
+def test_a_network_that_takes_long_is_compared_at_few_points(
+    seconds: float, compared: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, seen, run = load_nodes(tmp_path, LAYERS, (1, 20), constants=WEIGHTS), [], Network.run
+    monkeypatch.setattr(Network, "run", lambda self, x: (seen.append(x), run(self, x))[1])
+    replay(network, seconds=seconds)
+    assert len(seen) == compared
+    layer = network.graph.nodes[1].op
+    assert isinstance(layer, Linear)
+    with pytest.raises(ReplayError, match=f"of {compared} inputs"):
+        replay(with_op(network, 1, replace(layer, weight=1.01 * layer.weight)), seconds=seconds)
+
+
 def test_a_wrong_graph_with_steps_is_found(tmp_path: Path) -> None:
     network = load_nodes(
         tmp_path, [node("Floor", ("x",), ("z",)), node("Mul", ("z", "c"))], (1, 6), constants={"c": np.float32(3)}

@@ -58,8 +58,8 @@ class Patch:
     crossing: float
 
     def bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor) -> NodeBounds:
-        """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs: the arguments of affine nodes,
-        and what is read more than once, where rows are added up."""
+        """What a backward pass over tiles `tiles` `[n]` of domains `domains` `[n]` needs: the arguments of affine
+        nodes, and what is read more than once, where rows are added up."""
         nodes = self.program.graph.nodes
         reads = Counter(source for node in nodes for source in node.inputs)
         affine = {source for node in nodes if isinstance(node.op, Affine) for source in node.inputs}

@@ -8,6 +8,7 @@ perturbations of the input make our own graph jump as far, and never are all poi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -37,24 +38,24 @@ NOISE_FACTOR = 64.0  # onnxruntime's error in units of ours: other summation ord
 FLOOR = 64.0  # roundings of the largest output that are always allowed
 MOST_WITH_STEPS = 1e-3  # of the largest output, in a network with steps
 PERTURBATIONS = 32
+LEAST_POINTS = 2  # compared, whatever they take
 STEPS = (
     *(Sign, Floor, Ceil, Round, Truncate, Remainder, ArgMax, Positive, IsNonzero, ThresholdedRelu, Shrink),
     *(Gather, Slice, ScatterND),
 )
 
 
-def replay(network: Network, points: np.ndarray | None = None, seed: int = 0) -> float:
+def replay(network: Network, points: np.ndarray | None = None, seconds: float = float("inf"), seed: int = 0) -> float:
     """Largest difference between graph and file over `points` `[n, *input_shape]` (default: random and corner inputs).
 
-    Inputs that onnxruntime refuses are left out, but not all may be. Raises `ReplayError` on disagreement.
+    Inputs that onnxruntime refuses are left out, but not all may be; so are those that are not reached in `seconds`,
+    but for the first two. Raises `ReplayError` on disagreement.
     """
     chosen = generic_points(network.input_shape, seed) if points is None else points
     chosen = chosen.reshape(-1, *network.input_shape).astype(network.input_dtype)
-    kept, expected = _original(network, chosen)
+    narrow_type = torch.float32 if network.input_dtype == np.float32 else torch.float64
     with torch.no_grad():
-        wide = _evaluate(network.graph, kept, torch.float64)
-        narrow_type = torch.float32 if network.input_dtype == np.float32 else torch.float64
-        narrow = _evaluate(network.graph.to(narrow_type), kept, narrow_type)
+        kept, expected, wide, narrow = _compared(network, chosen, narrow_type, seconds)
         tolerance = _tolerance(network.graph, wide, narrow, narrow_type)
         wrong = ~_agree(expected, wide, narrow, tolerance)
         bad = np.flatnonzero(wrong.any(1))
@@ -74,25 +75,31 @@ def replay(network: Network, points: np.ndarray | None = None, seed: int = 0) ->
 
 
 def generic_points(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """`[n, *shape]`: zeros, uniform and corner inputs of [0, 1], normal ones."""
+    """`[n, *shape]`: uniform and corner inputs of [0, 1], normal ones, zeros."""
     generator = np.random.default_rng(seed)
     uniform, normal = generator.random((3, *shape)), generator.standard_normal((2, *shape))
     corners = generator.integers(0, 2, (2, *shape)).astype(np.float64)
-    return np.concatenate([np.zeros((1, *shape)), uniform, corners, normal]).astype(np.float32)
+    return np.concatenate([uniform, corners, normal, np.zeros((1, *shape))]).astype(np.float32)
 
 
-def _original(network: Network, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points that onnxruntime accepts, and its flat outputs there `[n, outputs]` in float64."""
-    kept, outputs, fault = [], [], None
+def _compared(network: Network, points: np.ndarray, narrow_type: torch.dtype, seconds: float) -> list[np.ndarray]:
+    """The points that onnxruntime accepts, and the flat outputs there `[n, outputs]` in float64: its own, ours in
+    double precision and in `narrow_type`."""
+    rows: list[tuple[np.ndarray, ...]] = []
+    narrow, fault, end = network.graph.to(narrow_type), None, time.monotonic() + seconds
     for point in points:
         try:
-            outputs.append(network.run(point[None]).reshape(-1).astype(np.float64))
-            kept.append(point)
+            expected = network.run(point[None]).reshape(-1).astype(np.float64)
         except ModelError as error:
             fault = error
-    if fault is not None and not kept:
+            continue
+        own = _evaluate(network.graph, point[None], torch.float64)[0], _evaluate(narrow, point[None], narrow_type)[0]
+        rows.append((point, expected, *own))
+        if len(rows) >= LEAST_POINTS and time.monotonic() > end:
+            break
+    if fault is not None and not rows:
         raise fault
-    return np.stack(kept), np.stack(outputs)
+    return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
 def _evaluate(graph: Graph, points: np.ndarray, dtype: torch.dtype) -> np.ndarray:
