@@ -24,8 +24,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 import torch
 
 from verifier.bounding import backward as backward_module
-from verifier.bounding.engine import Effort, NodeBounds, bound_nodes, bound_rows
+from verifier.bounding.engine import Effort, bound_nodes
+from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.specification import bound_rows
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine

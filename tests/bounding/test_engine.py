@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from verifier.bounding.engine import Effort, bound_nodes, bound_rows, forward_pays
+from verifier.bounding.engine import Effort, bound_nodes, forward_pays
 from verifier.bounding.program import prepare
+from verifier.bounding.specification import bound_rows
 from verifier.core.flat import flat
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval

@@ -14,9 +14,10 @@ from tests.bounding.test_crop import SHAPES, Images, boxes, graph_of
 from tests.soundness.graphs import FAMILIES
 from verifier import pipeline
 from verifier.bounding import excerpt as module
-from verifier.bounding.engine import Effort, bound_nodes, bound_rows
+from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.excerpt import excerpt
 from verifier.bounding.program import prepare
+from verifier.bounding.specification import bound_rows
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.ops import LeakyRelu, Linear, Reshape

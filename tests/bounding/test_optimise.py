@@ -11,10 +11,11 @@ from torch import Tensor
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES
 from tests.soundness.test_multipliers import all_elements
 from verifier.bounding.dual import Dual, Multipliers, Objective, parameter_ranges
-from verifier.bounding.engine import Effort, bound_nodes, bound_rows
+from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, focused, initial_multipliers, optimise
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.specification import bound_rows
 from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise

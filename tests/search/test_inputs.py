@@ -11,6 +11,7 @@ from tests.attack.questions import problem_of, row
 from tests.search.questions import ACTIVATIONS, SHAPES, small_graph
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph
+from verifier.search import inputs
 from verifier.search.domains import DomainBatch
 from verifier.search.inputs import InputSearch
 from verifier.search.task import Limits, Task
@@ -19,11 +20,14 @@ from verifier.settings import SearchSettings
 BOX = [(-1.0, 1.0), (-0.5, 2.0)]
 
 
-def search_over(graph: Graph, boxes: int = 1, batch: int = 4, memory: int = 1 << 30) -> InputSearch:
-    """Of a question that no bound can answer: all points violate, and none is confirmed."""
+def search_over(
+    graph: Graph, boxes: int = 1, batch: int = 4, memory: int = 1 << 30, most: float = 1000.0
+) -> InputSearch:
+    """Whether the sum of the outputs is at most `most`; else a question that no bound can answer: all points violate,
+    and none is confirmed."""
     precise, program = (prepare(graph, dtype) for dtype in (torch.float64, torch.float32))
     limits, settings = Limits(float("inf"), memory), SearchSettings(batch=batch)
-    problem = problem_of([BOX] * boxes, [row({0: 1, 1: 1}, 1000.0)])
+    problem = problem_of([BOX] * boxes, [row({0: 1, 1: 1}, most)])
     return InputSearch(Task(problem, program, lambda: precise, settings, limits, lambda points, which: False))
 
 
@@ -92,3 +96,27 @@ def test_in_double_precision_the_search_goes_on_where_it_stands(room: int) -> No
     assert wide.bounded > search.bounded and all(
         len(batch.nodes) == len(wide.inherited) for batch in wide.frontier.batches
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_rows_that_are_dear_are_proved_by_the_last_neurons_where_these_do(
+    activation: str, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that a sample contradicts is proved; what is far away is, at once, and without taking a row back to the
+    input."""
+    monkeypatch.setattr(inputs, "DEAR", -1.0)
+    graph = small_graph(activation, shape, 7)
+    x = torch.rand(4096, 1, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = torch.tensor([-1.0, -0.5]) + x * torch.tensor([2.0, 2.5])
+    least = float(graph.to(torch.float64, "cpu").evaluate(x).flatten(1).sum(1).min())
+    search = search_over(graph, most=least + 0.01)
+    with torch.no_grad():
+        for _ in range(40):
+            search.run(0.0)
+    assert search.open or search.stuck
+    monkeypatch.setattr(inputs, "bound_rows", None)
+    search = search_over(graph, most=-1e4)
+    with torch.no_grad():
+        search.run(0.0)
+    assert not search.open and not search.stuck

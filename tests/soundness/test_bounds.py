@@ -15,8 +15,9 @@ from torch import Tensor
 from tests.soundness.exact import ExactGraph, fractions
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from verifier.bounding import account, backward, dots, engine, forward, interval, reach
-from verifier.bounding.engine import METHODS, Effort, bound_nodes, bound_rows, output_interval
+from verifier.bounding.engine import METHODS, Effort, bound_nodes, output_interval
 from verifier.bounding.program import Program, prepare
+from verifier.bounding.specification import bound_rows
 from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval

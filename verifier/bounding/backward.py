@@ -31,7 +31,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.rounding import gamma, tiny, unit
+from verifier.core.rounding import down, gamma, tiny, unit
 from verifier.core.sums import total, total_depth
 
 SAFETY = 1.03  # covers the rounding of the debt's own arithmetic, which is relative and far smaller
@@ -94,6 +94,17 @@ def backward(
     return walk.arrive()
 
 
+def backward_to_neurons(
+    program: Program, start: dict[int, Tensor], bias: Tensor, found: NodeBounds, exact_start: bool = True
+) -> Tensor:
+    """The same rows, bounded below by what is known of the nonlinear nodes nearest to the start, `[batch, spec]`."""
+    walk = Walk(program, start, bias, found, 0 if exact_start else 1)
+    for position in range(max(start), 0, -1):
+        if position in walk.pending and not isinstance(program.graph.nodes[position].op, Elementwise):
+            walk.cross(position)
+    return walk.settle()
+
+
 class Walk:
     """The rows in flight during one backward pass."""
 
@@ -131,6 +142,17 @@ class Walk:
         bias, debt = self.account.balance()
         rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, bias)
         return LinearForm(rows, bias, debt * SAFETY + tiny(self.program.dtype) * self.size)
+
+    def settle(self) -> Tensor:
+        """Lower bounds `[batch, spec]` of what is left, from the intervals of the nodes where it is."""
+        for position, rows in self.pending.items():
+            self.account.owe(times_vector(rows.abs(), self.arrival_error(position)))
+        bias, debt = self.account.balance()
+        least = down(bias - (debt * SAFETY + tiny(self.program.dtype) * self.size), 2)
+        none = torch.zeros_like(bias)
+        for position, rows in self.pending.items():
+            least = down(least + LinearForm(rows, none, none).minimum(self.found.intervals[position]))
+        return least
 
     def cross(self, position: int) -> None:
         """Rewrite the rows over one node as rows over its arguments."""

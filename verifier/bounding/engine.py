@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.crop import Patch, patchwork
 from verifier.bounding.elements import picked
 from verifier.bounding.forward import input_form, node_form
@@ -150,7 +149,7 @@ def _passes(
     if not work:
         operations = program.operations_to(source)
         for domains, index in _blocks(undecided, most_rows(program, source, effort), int(PASS_OPERATIONS / operations)):
-            if time.monotonic() + _seconds(operations, index.numel()) > effort.deadline:
+            if time.monotonic() + seconds_of(operations, 2 * index.numel()) > effort.deadline:
                 return
             part = found if len(domains) == len(undecided) else found.select(domains)
             own = box if len(domains) == len(undecided) else box.select(domains)
@@ -159,7 +158,7 @@ def _passes(
     for patch, mask in work:
         rows, spare = _patch_rows(program, patch, effort), int(patch.crossing / (2 * patch.row))
         for chosen, index in _blocks(mask, rows, spare):
-            if time.monotonic() + _seconds(patch.row, index.numel()) > effort.deadline:
+            if time.monotonic() + seconds_of(patch.row, 2 * index.numel()) > effort.deadline:
                 return
             count = len(patch.positions)
             domains, tile = chosen // count, chosen % count
@@ -218,9 +217,9 @@ def _patch_rows(program: Program, patch: Patch, effort: Effort) -> int:
     return max(1, rows)
 
 
-def _seconds(operations: float, rows: int) -> float:
-    """To bound elements on both sides, where a row takes that many operations."""
-    return 2 * rows * operations / ROW_OPERATIONS
+def seconds_of(operations: float, rows: int) -> float:
+    """For taking rows back to the input, where each takes that many operations."""
+    return rows * operations / ROW_OPERATIONS
 
 
 def _backward_elements(
@@ -238,38 +237,6 @@ def _patch_elements(
     rows = picked(patch.program, patch.program.graph.output, index).both_sides
     bounds = patch.minimum(program, found, box, domains, tiles, rows)
     return bounds[:, : index.shape[1]], -bounds[:, index.shape[1] :]
-
-
-def bound_rows(
-    program: Program, found: NodeBounds, start: dict[int, Tensor], bias: Tensor, effort: Effort, exact: bool = True
-) -> LinearForm:
-    """Linear lower bounds of rows `start[node]` `[batch, spec, *shape]` plus `bias` `[batch, spec]`."""
-    batch, spec = bias.shape
-    block = most_rows(program, program.graph.output, effort)
-    columns = min(spec, block)
-    height = max(1, block // columns)
-    lines = []
-    for first in range(0, batch, height):
-        domains = slice(first, first + height)
-        part = found.select(domains)
-        forms = [
-            backward(
-                program,
-                {k: v[domains, c : c + columns] for k, v in start.items()},
-                bias[domains, c : c + columns],
-                part,
-                exact,
-            )
-            for c in range(0, spec, columns)
-        ]
-        lines.append(_join(forms, 1))
-    return _join(lines, 0)
-
-
-def _join(forms: list[LinearForm], axis: int) -> LinearForm:
-    if len(forms) == 1:
-        return forms[0]
-    return LinearForm(*(torch.cat([getattr(f, k) for f in forms], axis) for k in ("coefficients", "bias", "debt")))
 
 
 def output_interval(program: Program, box: Interval, method: str, effort: Effort) -> Interval:

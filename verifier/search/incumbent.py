@@ -17,8 +17,9 @@ from verifier.attack.falsifier import Original
 from verifier.attack.pgd import Descent
 from verifier.attack.sampling import PIECE_FLOATS
 from verifier.attack.surrogate import with_slopes
-from verifier.bounding.engine import Effort, bound_nodes, bound_rows
+from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.program import Program
+from verifier.bounding.specification import bound_rows
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem

@@ -12,10 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from verifier.bounding.backward import LinearForm
-from verifier.bounding.engine import Effort, bound_nodes, bound_rows, forward_pays
+from verifier.bounding.backward import LinearForm, backward_to_neurons
+from verifier.bounding.engine import Effort, bound_nodes, forward_pays, seconds_of
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
+from verifier.bounding.specification import bound_rows
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
@@ -30,7 +31,7 @@ from verifier.search.task import Task
 
 CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes, that are bounded in almost no time
 FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch
-DEAR = 0.1  # seconds for one domain
+DEAR = 0.1  # seconds for one domain, or for its rows
 RESERVED = 0.1  # of the time left
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
@@ -138,8 +139,15 @@ class InputSearch(Driver[DomainBatch]):
                 return domains, domains.select(slice(0, 0)), True, (0.0, 0.0)
             return domains.select(~fixed), left, False, (0.0, 0.0)
         rows, before = open_rows(self.problem, domains), domains.bound
-        nodes, form = self._bound(self.program, domains, rows, method)
+        nodes = self._bound_nodes(self.program, domains, method)
         domains = domains.replace(nodes={k: nodes.intervals[k] for k in self.inherited})
+        if seconds_of(self.program.operations_to(self.program.graph.output), rows.slot.shape[1]) > DEAR:
+            domains = self._close_cheaply(domains, rows, nodes)
+            if not bool(domains.open.any()):
+                nothing = domains.select(slice(0, 0))
+                return nothing, nothing, False, rise_of(before, torch.full_like(before, torch.inf))
+            rows = open_rows(self.problem, domains)
+        form = self._bound_rows(self.program, nodes, rows)
         domains, rows, form, after = self._close(domains, rows, form)
         rise = rise_of(before, after)
         if not len(domains):
@@ -158,17 +166,31 @@ class InputSearch(Driver[DomainBatch]):
         """So many domains cost little more than one: a small frontier may be split several times at once."""
         return min(CHEAP_BATCH, CHEAP_FLOATS // self.program.graph.size)
 
-    def _bound(self, program: Program, domains: DomainBatch, rows: Rows, method: str) -> tuple[NodeBounds, LinearForm]:
-        """Bounds of all nodes over each box, and of the rows, in the precision of the program."""
-        effort, box = self._effort(), cast(domains.box, program.dtype)
-        nodes = bound_nodes(program, box, method, cast(domains.nodes, program.dtype), effort)
+    def _bound_nodes(self, program: Program, domains: DomainBatch, method: str) -> NodeBounds:
+        """Bounds of all nodes over each box, in the precision of the program."""
+        box, inherited = cast(domains.box, program.dtype), cast(domains.nodes, program.dtype)
+        nodes = bound_nodes(program, box, method, inherited, self._effort())
         if program is self.program and self.whole is None and self.bounded == 0 and len(self.problem.row) == 1:
             self.whole = nodes.without_forms()
+        return nodes
+
+    def _bound_rows(self, program: Program, nodes: NodeBounds, rows: Rows) -> LinearForm:
+        return bound_rows(program, nodes, self._start(program, rows), rows.offset, self._effort(), self.problem.exact)
+
+    def _start(self, program: Program, rows: Rows) -> dict[int, Tensor]:
+        """The rows by the nodes that they are about."""
         start = {program.graph.output: rows.outputs.reshape(*rows.slot.shape, *program.graph.output_shape)}
         if rows.inputs is not None:
             inputs = rows.inputs.reshape(*rows.slot.shape, *program.graph.input_shape)
             start[0] = start.get(0, 0) + inputs
-        return nodes, bound_rows(program, nodes, start, rows.offset, effort, self.problem.exact)
+        return start
+
+    def _close_cheaply(self, domains: DomainBatch, rows: Rows, nodes: NodeBounds) -> DomainBatch:
+        """Mark the disjuncts that the bounds of the last neurons refute: taking a row back to the input is dear."""
+        start = self._start(self.program, rows)
+        bounds = backward_to_neurons(self.program, start, rows.offset, nodes, self.problem.exact)
+        closed, _ = refuted(bounds, rows.owner, self.problem.most_disjuncts)
+        return domains.replace(open=domains.open & ~closed)
 
     def _close(
         self, domains: DomainBatch, rows: Rows, form: LinearForm
@@ -203,6 +225,7 @@ class InputSearch(Driver[DomainBatch]):
         for method in ("interval", "crown"):
             if len(remaining):
                 rows = cast(open_rows(self.problem, remaining), precise.dtype)
-                remaining, *_ = self._close(remaining, rows, self._bound(precise, remaining, rows, method)[1])
+                nodes = self._bound_nodes(precise, remaining, method)
+                remaining, *_ = self._close(remaining, rows, self._bound_rows(precise, nodes, rows))
         dtype = self.program.dtype
         return remaining.replace(box=remaining.box.to(dtype), bound=narrow_down(remaining.bound, dtype))
