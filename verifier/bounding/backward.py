@@ -81,7 +81,7 @@ def backward(
 
     `found` has intervals of the arguments of every affine node crossed and planes of every nonlinear one; their batch
     is the rows' batch or 1. `exact_start`: the starting coefficients and `bias` are exact; else each is off by one
-    rounding.
+    rounding, or by `tiny`.
     `charges`: by node, multipliers of bounds of its elements. `terms`: so many coefficients of a starting row are not
     0 at most, if that is known.
     """
@@ -124,9 +124,11 @@ class Walk:
         self.terms = {k: min(size, terms or size) for k, size in sizes.items()}  # of a pending row, that are not 0
         self.foreseen: dict[int, Tensor] = {}  # error vectors v of affine nodes for which  (|A| - A) . v  is settled
         self.account = Account(bias)
+        self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
         if start_roundings:
             self.account.owe(bias.abs() * gamma(start_roundings, bias.dtype))
-        self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
+            for position in start:
+                self.size = self.size + (found.reach.total(position, bias.dtype) + 1)
 
     def read(self, position: int, elements: Tensor, reach: Tensor) -> Tensor:
         """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node that is not crossed yet. What they multiply

@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from verifier.bounding.interval import underflow
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
 from verifier.core.graph import Constant
@@ -73,8 +74,9 @@ def _apply_affine(op: Affine, absolute: Affine, arguments: tuple[Form, ...]) -> 
     if op.fan_in == 0 and offset is None:
         return Form(terms, op.linear(*(a.radius for a in arguments)))
     factor = gamma(op.depth_in + 8, dtype)
-    inflated = [a.radius + factor * (a.terms[:, 0].abs() + a.spread) for a in arguments]
-    radius = absolute.linear(*inflated) + tiny(dtype) * (op.fan_in + 1) * (count + 1)
+    sizes = [a.terms[:, 0].abs() + a.spread for a in arguments]
+    inflated = [a.radius + factor * size for a, size in zip(arguments, sizes, strict=True)]
+    radius = absolute.linear(*inflated) + underflow(op.fan_in, sizes) * count
     if offset is not None:
         # not in place: an operator that moves nothing returns its argument
         terms = torch.cat([(terms[:, 0] + offset).unsqueeze(1), terms[:, 1:]], 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def _total(terms: Tensor) -> tuple[Tensor, Tensor]:
 def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...]) -> Interval:
     """L c + b ± |L| s. With sums of depth n, L c errs by gamma_n |L||c|, the stored weights by one rounding more, and
     |L| s is itself computed with gamma_n: all inside s = r + gamma_(n + 8) (|c| + r), so that one product covers them,
-    since (1 - gamma_n) gamma_(n + 8) >= gamma_n + 4 u."""
+    since (1 - gamma_n) gamma_(n + 8) >= gamma_n + 4 u. Subnormal numbers are counted apart."""
     offset = op.offset()
     if op.fan_in == 0 and offset is None:
         return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))
@@ -68,10 +70,21 @@ def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...
     factor = gamma(op.depth_in + 8, dtype)
     centers = [a.middle() for a in arguments]
     radii = [torch.maximum(a.upper - c, c - a.lower) for a, c in zip(arguments, centers, strict=True)]
-    inflated = [r + factor * (c.abs() + r) for c, r in zip(centers, radii, strict=True)]
+    sizes = [c.abs() + r for c, r in zip(centers, radii, strict=True)]
+    inflated = [r + factor * size for r, size in zip(radii, sizes, strict=True)]
     center = op.linear(*centers)
-    radius = absolute.linear(*inflated) + tiny(dtype) * (op.fan_in + 1)
+    radius = absolute.linear(*inflated) + underflow(op.fan_in, sizes)
     if offset is not None:
         center = center + offset
         radius = radius + offset.abs() * gamma(4, dtype)
     return Interval(down(center - radius, 3), up(center + radius, 3))
+
+
+def underflow(fan_in: int, sizes: Sequence[Tensor]) -> Tensor:
+    """What subnormal weights and products may change in a value that is made of `fan_in` products, of weights with
+    numbers up to `sizes`."""
+    dtype = sizes[0].dtype
+    largest = torch.stack([size.amax() for size in sizes]).amax()
+    # what reads an infinite number is lost anyway
+    largest = torch.nan_to_num(largest, nan=torch.inf).clamp(max=torch.finfo(dtype).max)
+    return (largest + 2) * tiny(dtype) * (fan_in + 1)

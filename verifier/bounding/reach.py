@@ -10,7 +10,7 @@ from torch import Tensor
 from verifier.bounding.program import Program
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine
-from verifier.core.rounding import gamma
+from verifier.core.rounding import gamma, tiny
 
 
 class Reach:
@@ -41,27 +41,41 @@ class Reach:
 
     def error(self, program: Program, position: int, products: int, constants: int) -> Tensor:
         """v `[*shape]` with  |error| <= |A| . v  of taking rows A back through an affine node  z = L x + b:
-        gamma_products |L| m + gamma_constants |b|."""
+        gamma_products |L| m + gamma_constants |b|, and for the subnormal constants that were dropped  tiny (sum m + 1).
+        """
 
         def error() -> Tensor:
-            op = program.graph.nodes[position].op
-            assert isinstance(op, Affine)
-            offset, own = op.offset(), self.sums(program, position) * gamma(products, program.dtype)
+            node = program.graph.nodes[position]
+            assert isinstance(node.op, Affine)
+            own = self.sums(program, position) * gamma(products, program.dtype)
+            own = own + (self._arguments(program, position) + 1) * tiny(program.dtype)
+            offset = node.op.offset()
             return own if offset is None else own + offset.abs() * gamma(constants, program.dtype)
 
         return self._once(error, position, program.dtype, products, constants)
 
     def underflow(self, program: Program, position: int) -> Tensor:
         """What the underflows in taking rows back through an affine node multiply, in all: one in each product and
-        each sum, times an argument."""
+        each sum, times an argument, and one in each product with `error`."""
 
         def underflow() -> Tensor:
             node = program.graph.nodes[position]
             assert isinstance(node.op, Affine)
-            arguments = sum(self.largest(source, program.dtype).sum() for source in node.inputs)
-            return torch.as_tensor(arguments * (node.op.fan_out + 1))
+            return self._arguments(program, position) * (node.op.fan_out + 1) + node.size
 
         return self._once(underflow, position, program.dtype)
+
+    def total(self, position: int, dtype: torch.dtype) -> Tensor:
+        """The sum of max |value| over a node's elements."""
+
+        def total() -> Tensor:
+            return self.largest(position, dtype).sum()
+
+        return self._once(total, position, dtype)
+
+    def _arguments(self, program: Program, position: int) -> Tensor:
+        totals = [self.total(source, program.dtype) for source in program.graph.nodes[position].inputs]
+        return torch.stack(totals).sum()
 
     def _once(self, work: Callable[[], Tensor], *key: object) -> Tensor:
         key = (work.__name__, *key)

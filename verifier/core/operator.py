@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.interval import Interval
+from verifier.core.rounding import without_subnormals
 from verifier.core.stacked import pick
 
 
@@ -36,11 +37,12 @@ class Op(ABC):
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
         """The same operator with floating-point constants in `dtype` (one rounding each) and everything on `device`."""
-        changes = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                changes[field.name] = value.to(device, dtype if value.is_floating_point() else None)
+        return self._with_tensors(lambda value: value.to(device, dtype if value.is_floating_point() else None))
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        tensors = {field.name: getattr(self, field.name) for field in fields}
+        changes = {name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)}
         return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
 
     @property
@@ -53,11 +55,15 @@ class Affine(Op):
     """y = L(x) + b.
 
     `fan_in`: the most products that meet in one element of `L(x)`; 0 where L only moves data (exact).
-    `fan_out`: the same for the adjoint. Constants may be off by one rounding.
+    `fan_out`: the same for the adjoint. Constants may be off by one rounding, or by `tiny` if that is more.
     """
 
     fan_in: int = 0
     fan_out: int = 0
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
+        """As for any operator, but subnormal constants become 0."""
+        return super().to(dtype, device)._with_tensors(without_subnormals)
 
     @property
     def depth_in(self) -> int:
