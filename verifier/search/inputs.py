@@ -47,6 +47,7 @@ class InputSearch(Driver[DomainBatch]):
         self.whole: NodeBounds | None = None  # bounds of the nodes over the problem's box, if it is a single one
         self.method = SmallerTree()
         self.dear = False  # backward bounds of a domain's neurons, so that doing without may be better
+        self.fan = 1  # so many boxes may come of a batch's splits at once even where they are dear
 
     def turn(self) -> tuple[DomainBatch, DomainBatch, DomainBatch, bool]:
         domains, began = self.frontier.pop(self.batch.size), time.monotonic()
@@ -158,7 +159,8 @@ class InputSearch(Driver[DomainBatch]):
         alive = flat(clipped.lower <= clipped.upper).all(1)
         steep = steepness(flat(form.coefficients, 2), rows.owner)[alive]
         domains = domains.replace(box=clipped).select(alive)
-        children, stuck = split_repeatedly(domains, steep, self.settings.width_exponent, self._cheap_batch())
+        most = max(self.fan, self._cheap_batch())
+        children, stuck = split_repeatedly(domains, steep, self.settings.width_exponent, most)
         left = domains.select(stuck)
         return children, self._last_resort(left) if len(left) else left, False, rise
 

@@ -81,8 +81,9 @@ class Strategy:
         if not varying or not self._neurons_serve() or self.inputs.late:
             return self.inputs.run()
         slow = self._slow(varying)
-        if slow or self._dear(varying):
-            outcome = self._try_inputs()
+        dear = self._dear(varying)
+        if slow or dear:
+            outcome = self._try_inputs(MOST_TIGHTENED if dear else 1)
             if outcome.found or not outcome.open:
                 return outcome
             if self._closing_in() and self._fit(outcome.open):
@@ -94,8 +95,10 @@ class Strategy:
             self.inputs = self.inputs.in_double()
         return (self._exactly() if self.task.exact else None) or self._in_turns()
 
-    def _try_inputs(self) -> Outcome:
-        """Some splitting of inputs, and more as long as it pays, until there are as many boxes as may be tightened."""
+    def _try_inputs(self, fan: int) -> Outcome:
+        """Some splitting of inputs, and more as long as it pays, until there are as many boxes as may be tightened.
+        `fan`: that come of a batch at once; more than two of each save bounds of boxes on the way."""
+        self.inputs.fan = fan
         end, outcome = time.monotonic() + TRIED * self.task.limits.seconds, self.inputs.outcome()
         while not outcome.found and outcome.open and (time.monotonic() < end or self.gained > PAYING):
             before = outcome.bound
@@ -103,6 +106,7 @@ class Strategy:
             self.gained = 1 - max(outcome.bound / before, 0.0) if before < 0 else 0.0
             if self.inputs.late or (self._closing_in() and 2 * outcome.open > MOST_TIGHTENED):
                 break
+        self.inputs.fan = 1
         return outcome
 
     def _closing_in(self) -> bool:
