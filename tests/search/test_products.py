@@ -12,8 +12,8 @@ from tests.search.several import GRAPHS
 from tests.search.test_neurons import outcome_of, search_of
 from verifier.bounding.dual import Dual, Multipliers
 from verifier.bounding.optimise import certain_bound, initial_multipliers, optimise
+from verifier.core.adjustable import Adjustable, Sloped
 from verifier.core.graph import Graph
-from verifier.core.operator import Adjustable, Sloped
 from verifier.core.problem import build_problem
 from verifier.core.stacked import cast
 from verifier.search.neurons import objective_of

@@ -22,9 +22,10 @@ from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import Program, prepare
 from verifier.bounding.undecided import Reader, Undecided, undecided_elements
+from verifier.core.adjustable import Adjustable, Sloped
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Elementwise, Sloped
+from verifier.core.operator import Elementwise
 from verifier.core.rounding import narrow_down, narrow_up
 from verifier.ops import Relu
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.soundness.test_curves import similar_boxes
 from tests.soundness.test_elementwise import Checker, points_in
+from verifier.core.adjustable import Adjustable, Adjusted, Sloped
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Sloped
 from verifier.ops import OPERATORS, LogSumExp, Maximum, Minimum, Multiply
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

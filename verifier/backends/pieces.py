@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.core.adjustable import Adjustable
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Elementwise
+from verifier.core.operator import Elementwise
 
 Box = tuple[tuple[float, float], ...]
 """Ends of each argument, which may be infinite."""

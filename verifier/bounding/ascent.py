@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual, Multipliers, parameter_ranges, project
+from verifier.core.adjustable import Adjustable, Adjusted
 from verifier.core.choose import negative
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted
 from verifier.core.rounding import tiny
 from verifier.core.stacked import pick
 from verifier.settings import AscentSettings

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.undecided import Undecided, finite
+from verifier.core.adjustable import Adjustable, Adjusted
 from verifier.core.choose import choose, negative, positive
 from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Affine, Planes
+from verifier.core.operator import Affine, Planes
 from verifier.core.stacked import pick
 
 

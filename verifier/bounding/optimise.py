@@ -20,9 +20,10 @@ from verifier.bounding.dual import Dual, Multipliers, Objective
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.bounding.undecided import Undecided, elements_of, finite
+from verifier.core.adjustable import Adjustable, Sloped
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Planes, Sloped
+from verifier.core.operator import Planes
 from verifier.core.rounding import gamma, narrow_down, tiny
 from verifier.core.stacked import cast, clone, pick
 from verifier.settings import AscentSettings

@@ -87,7 +87,6 @@ class Graph:
 
     def evaluate_all(self, x: Tensor, keep: bool = True) -> dict[int, Tensor]:
         """The value of every node by position; with `keep=False` values are freed after their last reader."""
-        last_reader = {source: position for position, node in enumerate(self.nodes) for source in node.inputs}
         values: dict[int, Tensor] = {0: x.reshape(-1, *self.input_shape)}
         for position, node in enumerate(self.nodes[: self.output + 1]):
             if isinstance(node.op, Constant):
@@ -96,7 +95,7 @@ class Graph:
                 values[position] = node.op.evaluate(*(values[source] for source in node.inputs))
             if not keep:
                 for source in node.inputs:
-                    if last_reader[source] == position and source != self.output:
+                    if self.consumers[source][-1] == position and source != self.output:
                         values.pop(source, None)
         return values
 

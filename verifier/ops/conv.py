@@ -46,22 +46,27 @@ class _Windowed(Local):
         matrix[:, place, :, read] = self.weight.flatten(2)[:, :, tap].permute(2, 0, 1)
         return matrix.flatten(0, 1).flatten(1)
 
+    def _matrix_for(self, samples: int) -> Tensor | None:
+        return None if samples < FEW_SAMPLES else self._matrix
+
     def to_narrow(self, x: Tensor) -> Tensor:
         """`[batch, n, channels, *wide]` to `[batch, n, out, *narrow]`."""
         merged = x.flatten(0, 1)
-        if len(merged) < FEW_SAMPLES or self._matrix is None:
+        matrix = self._matrix_for(len(merged))
+        if matrix is None:
             result = self.window.correlate(merged, self.weight)
         else:
-            result = (flat(merged) @ self._matrix.T).unflatten(1, (-1, *self.window.narrow))
+            result = (flat(merged) @ matrix.T).unflatten(1, (-1, *self.window.narrow))
         return result.unflatten(0, x.shape[:2])
 
     def to_wide(self, x: Tensor) -> Tensor:
         """The adjoint."""
         merged = x.flatten(0, 1)
-        if len(merged) < FEW_SAMPLES or self._matrix is None:
+        matrix = self._matrix_for(len(merged))
+        if matrix is None:
             result = self.window.spread(merged, self.weight)
         else:
-            result = (flat(merged) @ self._matrix).unflatten(1, (-1, *self.window.wide))
+            result = (flat(merged) @ matrix).unflatten(1, (-1, *self.window.wide))
         return result.unflatten(0, x.shape[:2])
 
     def absolute(self) -> Self:

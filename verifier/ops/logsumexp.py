@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.core.adjustable import Adjustable, Adjusted
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Band, Branch, Planes, weighted
+from verifier.core.operator import Band, Branch, Planes, weighted
 from verifier.core.rounding import tiny, unit
 from verifier.ops.exponential_sums import AboveSum, share_ulps, sum_error
 

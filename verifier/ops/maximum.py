@@ -19,8 +19,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from verifier.core.adjustable import Adjustable, Adjusted
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Band, Branch, Planes, weighted
+from verifier.core.operator import Band, Branch, Planes, weighted
 from verifier.core.rounding import gamma, tiny, unit, up
 
 

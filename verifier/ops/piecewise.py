@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.core.adjustable import Line, Sloped
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Corner, Line, Planes, Sloped
+from verifier.core.operator import Band, Corner, Planes
 from verifier.core.rounding import down, tiny, unit, up
 from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
 

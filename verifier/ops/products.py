@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.core.adjustable import Adjustable, Adjusted
 from verifier.core.interval import Interval
-from verifier.core.operator import Adjustable, Adjusted, Band, Branch, Op, Planes
+from verifier.core.operator import Band, Branch, Op, Planes
 from verifier.core.rounding import down, tiny, unit, up
 
 PLANE_ROUNDINGS = 24  # of a plane's slopes and intercept together, relative to the largest |x| |y|: at most 17

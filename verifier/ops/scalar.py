@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from verifier.core.adjustable import Line, Sloped
 from verifier.core.interval import Interval
-from verifier.core.operator import Band, Line, Planes, Sloped
+from verifier.core.operator import Band, Planes
 from verifier.core.rounding import tiny, unit
 
 Point = tuple[Tensor, Interval]

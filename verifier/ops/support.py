@@ -9,7 +9,8 @@ milp/smt                       in the programs that solvers are given the operat
 
 from __future__ import annotations
 
-from verifier.core.operator import Adjustable, Affine, Elementwise, Op
+from verifier.core.adjustable import Adjustable
+from verifier.core.operator import Affine, Elementwise, Op
 
 SOLVERS = "milp/smt"  # both are given one program
 METHODS = ("interval", "forward", "backward", "optimised", "split", SOLVERS)
