@@ -159,10 +159,12 @@ class Stages:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        seconds = time.monotonic() - started
-        self.stages[name] = self.stages.get(name, 0.0) + seconds
-        self.observer(StageFinished(name, seconds))
+        try:
+            yield
+        finally:  # interrupted or not
+            seconds = time.monotonic() - started
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+            self.observer(StageFinished(name, seconds))
 
     def part(self, share: float) -> float:
         """Seconds: of those that are left."""
