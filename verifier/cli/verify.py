@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ASKED = ("timeout", "device", "seed", "memory", "method", "solver", "trust")  # options that are settings
 SAT_EXIT_CODES = {"sat": 10, "unsat": 20}
-GRACE = 0.4  # seconds after the timeout, for answers that are nearly there; then everything is interrupted
+GRACE = 0.1  # seconds after the timeout, for answers that are nearly there; then everything is interrupted
 
 
 @click.command("verify", short_help="Decide a property of a network.", options_metavar="[OPTIONS]")
