@@ -64,14 +64,17 @@ def verify(
     with torch.no_grad():
         with run.stage("replay"):
             for points in (None, points_of(query.boxes, network)):
-                replay(network, points, run.part(REPLAY_SHARE))
+                if replay(network, points, run.part(REPLAY_SHARE), run.deadline) is None:
+                    return run.verdict(Status.TIMEOUT, "time was up before the network was compared with onnxruntime")
         with run.stage("attack"):
             device = device_named(settings.device)
             problem = build_problem(query, torch.float32, device)
             graph = _part_read(network, query)
-            falsifier = _falsifier(network, graph, query, problem, device, settings.seed)
+            falsifier = _falsifier(network, graph, query, problem, settings.seed, run.deadline)
             if falsifier.quick(run.share(settings.attack)):
                 return run.sat("a violation was found by sampling or gradient descent", falsifier)
+        if not run.part(1.0):
+            return run.verdict(Status.TIMEOUT, "time was up before the first bounds")
         candidates: Candidates = falsifier.suspects
         missing = unbounded_nodes(graph)
         if missing:
@@ -83,7 +86,7 @@ def verify(
         with run.stage("bound"):
             search = _search(graph, problem, device, settings, run, candidates)
             outcome = search.first()
-        if outcome.open and not outcome.found:
+        if outcome.open and not outcome.found and run.part(1.0):
             with run.stage("attack"):
                 if falsifier.thorough(run.share(settings.attack)):
                     return run.sat("a violation was found by gradient descent", falsifier)
@@ -159,10 +162,12 @@ class Stages:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        seconds = time.monotonic() - started
-        self.stages[name] = self.stages.get(name, 0.0) + seconds
-        self.observer(StageFinished(name, seconds))
+        try:
+            yield
+        finally:  # interrupted or not
+            seconds = time.monotonic() - started
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+            self.observer(StageFinished(name, seconds))
 
     def part(self, share: float) -> float:
         """Seconds: of those that are left."""
@@ -222,11 +227,10 @@ def _outputs_at(graph: Graph, points: Tensor, outputs: Tensor) -> Tensor:
     return torch.stack([wide.evaluate(point).flatten()[outputs] for point in points.split(1)])
 
 
-def _falsifier(
-    network: Network, graph: Graph, query: Query, problem: Problem, device: torch.device, seed: int
-) -> Falsifier:
+def _falsifier(network: Network, graph: Graph, query: Query, problem: Problem, seed: int, deadline: float) -> Falsifier:
     original = Original(network.run, network.input_dtype.type, network.input_shape)
-    return Falsifier(graph.to(torch.float32, device), problem, query, original, seed)
+    device = problem.box.lower.device
+    return Falsifier(graph.to(torch.float32, device), problem, query, original, seed, deadline)
 
 
 def _search(

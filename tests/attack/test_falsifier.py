@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.attack.questions import network, query_of, row
+from verifier.attack import hunt
 from verifier.attack.falsifier import Falsifier, Original
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.problem import build_problem
@@ -105,3 +107,14 @@ def test_what_the_search_suspects_is_improved() -> None:
     with torch.no_grad():
         assert not found.suspects(near, box)
         assert found.suspects(near, box) and found.witness is not None
+
+
+@pytest.mark.parametrize(("deadline", "done"), [(-1.0, 0), (1.0, 1), (6.5, 2), (float("inf"), 5)])
+def test_descent_ends_where_there_is_no_time_for_a_step_like_the_last(
+    deadline: float, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seen = 0.0, 0
+    monkeypatch.setattr(hunt, "time", SimpleNamespace(monotonic=lambda: now))
+    for _ in hunt._stepped(SimpleNamespace(blind=False, step=lambda: None), 5, deadline):  # type: ignore[arg-type]
+        now, seen = now + 3.0, seen + 1
+    assert seen == done

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
-from verifier.bounding.engine import Effort, bound_nodes, forward_pays
+from verifier.bounding import engine
+from verifier.bounding.engine import ROW_OPERATIONS, Effort, bound_nodes, forward_pays, most_rows
 from verifier.bounding.program import prepare
 from verifier.bounding.specification import bound_rows
 from verifier.core.flat import flat
@@ -91,3 +95,26 @@ def test_only_what_the_rows_see_is_bounded() -> None:
 def test_rows_that_see_nothing_ask_for_nothing() -> None:
     asked = prepare(network(5, 50), torch.float32).asked(torch.zeros(1, 50))
     assert asked.read and not any(bool(mask.any()) for mask in asked.read.values())
+
+
+@pytest.mark.parametrize(("deadline", "done"), [(0.5, 0), (2.0, 1), (5.9, 1), (7.0, 2), (float("inf"), 5)])
+def test_blocks_begin_while_there_is_time_for_another_like_the_last(
+    deadline: float, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes 3 seconds, though at the pace that is expected it would be one."""
+    now = 0.0
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now))
+    block = torch.zeros(1, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long)
+    seen = 0
+    for _ in engine._timely(iter([block] * 5), ROW_OPERATIONS / 8, deadline):
+        now, seen = now + 3.0, seen + 1
+    assert seen == done
+
+
+@pytest.mark.parametrize(("rows", "both_sides"), [(10, 5), (0.5, 1)])
+def test_a_pass_of_dear_rows_has_few(rows: float, both_sides: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = prepare(network(3, 20), torch.float32)
+    output = program.graph.output
+    assert most_rows(program, output, Effort()) > 5
+    monkeypatch.setattr(engine, "BLOCK_OPERATIONS", rows * program.operations_to(output))
+    assert most_rows(program, output, Effort()) == both_sides

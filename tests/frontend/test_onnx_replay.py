@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ import torch
 from tests.frontend.onnx_models import load_nodes, node
 from verifier.core.graph import Graph
 from verifier.core.operator import Op
+from verifier.core.query import Box, Disjunct, Query
+from verifier.core.verdict import Status
 from verifier.errors import ModelError, ReplayError
 from verifier.frontend.network import Network
 from verifier.frontend.replay import replay
 from verifier.ops import Floor, Linear, Scale
+from verifier.pipeline import verify
 
 RANDOM = np.random.default_rng(0)
 WEIGHTS = {
@@ -50,6 +55,15 @@ def test_a_single_wrong_weight_is_found(error: float, tmp_path: Path) -> None:
     weight[0, 0] += 100 * error
     with pytest.raises(ReplayError, match=r"model\.onnx.*disagree"):
         replay(with_op(network, 1, replace(layer, weight=weight)))
+
+
+def test_a_network_for_which_there_is_no_time_is_not_taken_for_compared(tmp_path: Path) -> None:
+    network = load_nodes(tmp_path, LAYERS, (1, 20), constants=WEIGHTS)
+    assert replay(network, deadline=-1.0) is None
+    box = Box((Fraction(0),) * 20, (Fraction(1),) * 20)
+    question = Query(20, math.prod(network.output_shape), (Disjunct(box, ()),))
+    verdict = verify(network, question, timeout=1e-9)
+    assert verdict.status is Status.TIMEOUT and "onnxruntime" in verdict.reason
 
 
 @pytest.mark.parametrize(("seconds", "compared"), [(0.0, 2), (float("inf"), 8)])

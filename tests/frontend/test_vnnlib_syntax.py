@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from fractions import Fraction
 
@@ -224,8 +225,13 @@ def test_deep_alternation_of_and_and_or() -> None:
 
 
 TOKENS = re.findall(
-    r"[()]|[^\s()]+", BOX + "(assert (or (and (>= Y_0 .5) (< X_0 1e-1)) (not (= Y_1 Y_0)) (<= (+ Y_0 1) 2)))"
+    r"[()]|[^\s()]+",
+    HEADER + "(declare-fun Y_2 () Real)" + BOX + "(assert (<= X_1 -1e-3))"
+    "(assert (or (and (>= Y_0 .5) (< X_0 1e-1)) (not (= Y_1 Y_0)) (<= (+ Y_0 1) 2)))"
+    "(assert (> 1 Y_0)) (assert (= Y_1 Y_0))",
 )
+OTHERS = ("(", ")", "X_9", "X_2", "foo", "declare-fun", "declare-const", "assert", "<", "=", "-Y_1", "1e99999", "Real")
+GAPS = ("", " ", " ", " ", "\n", "\r\n", "\t  ", " ;) (\n")
 
 
 @st.composite
@@ -242,10 +248,19 @@ def mutated(draw: st.DrawFn) -> list[str]:
             other = draw(st.integers(0, len(tokens) - 1))
             tokens[place], tokens[other] = tokens[other], tokens[place]
         else:
-            tokens[place] = draw(
-                st.sampled_from([*set(TOKENS), "(", ")", "X_9", "foo", "declare-fun", "<", "=", "-Y_1"])
-            )
+            tokens[place] = draw(st.sampled_from([*set(TOKENS), *OTHERS]))
     return tokens
+
+
+@st.composite
+def laid_out(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Tokens, and what stands behind each of them: nothing only where a parenthesis parts it from the next."""
+    tokens = draw(mutated())
+    gaps = draw(st.lists(st.sampled_from(GAPS), min_size=len(tokens), max_size=len(tokens)))
+    for place, (one, other) in enumerate(itertools.pairwise(tokens)):
+        if not gaps[place] and one not in "()" and other not in "()":
+            gaps[place] = " "
+    return tokens, gaps
 
 
 def outcome(text: str) -> list[object] | tuple[int, int, str]:
@@ -256,16 +271,17 @@ def outcome(text: str) -> list[object] | tuple[int, int, str]:
         return (int(found[1]), int(found[2]), found[3]) if found else (0, 0, str(error))
 
 
-@settings(max_examples=600, deadline=None)
-@given(mutated())
-def test_atoms_in_one_piece_and_in_single_tokens_read_alike(tokens: list[str]) -> None:
-    """A comment after every token keeps the tokenizer from taking atoms in one piece; faults are at the same token."""
-    spaced = outcome(HEADER + " ".join(tokens))
-    split = outcome(HEADER + "".join(f"{token};\n" for token in tokens))
-    if isinstance(spaced, list) or spaced[0] == 0:
-        assert split == spaced
+@settings(max_examples=1000, deadline=None)
+@given(laid_out())
+def test_constraints_in_one_piece_and_in_single_tokens_read_alike(layout: tuple[list[str], list[str]]) -> None:
+    """A comment after every token keeps the tokenizer from taking anything in one piece; faults are at the same
+    token."""
+    tokens, gaps = layout
+    pieces = [token + gap for token, gap in zip(tokens, gaps, strict=True)]
+    whole, single = outcome("".join(pieces)), outcome("".join(f"{token};\n" for token in tokens))
+    if isinstance(single, list) or single[0] == 0:
+        assert whole == single
     else:
-        starts = [1]
-        for token in tokens:
-            starts.append(starts[-1] + len(token) + 1)
-        assert split == (spaced[0] + starts.index(spaced[1]), 1, spaced[2])
+        before = re.split(r"\r\n|\n", "".join(pieces[: single[0] - 1]))
+        assert single[1] == 1
+        assert whole == (len(before), len(before[-1]) + 1, single[2])

@@ -38,10 +38,19 @@ class Original:
 
 
 class Falsifier:
-    """`graph` in float32 serves to find candidates; only what `original` confirms becomes the `witness`."""
+    """`graph` in float32 serves to find candidates; only what `original` confirms becomes the `witness`. `deadline`:
+    of `time.monotonic()`, for improving what the search suspects."""
 
-    def __init__(self, graph: Graph, problem: Problem, query: Query, original: Original, seed: int) -> None:
-        self.query, self.original = query, original
+    def __init__(
+        self,
+        graph: Graph,
+        problem: Problem,
+        query: Query,
+        original: Original,
+        seed: int,
+        deadline: float = float("inf"),
+    ) -> None:
+        self.query, self.original, self.deadline = query, original, deadline
         self.witness: Witness | None = None
         self._hunt = Hunt(graph, problem, torch.Generator().manual_seed(seed), self.confirm)
         self._boxes = query.boxes
@@ -74,7 +83,7 @@ class Falsifier:
         if found is None or self._improving >= SUSPECTS_SHARE * (now - self._searching_since):
             return found is None
         start = time.monotonic()
-        confirmed = self._hunt.improve(found)
+        confirmed = self._hunt.improve(found, self.deadline)
         self._improving += time.monotonic() - start
         return confirmed
 

@@ -6,7 +6,7 @@ Whatever seems to violate is handed over at once, the clearest first; everything
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -57,10 +57,8 @@ class Hunt:
         """Go on with the descent that the last scan began; points that come to rest make room for new ones.
         Whether a violation was confirmed."""
         assert self._descent is not None
-        for _ in range(steps):
-            if self._descent.blind or time.monotonic() > deadline:
-                break
-            if self._seem(self._descent.step()):
+        for found in _stepped(self._descent, steps, deadline):
+            if self._seem(found):
                 return True
             done = self._descent.done
             if len(done):
@@ -72,12 +70,12 @@ class Hunt:
         found = join(list(evaluate(self.graph, self.problem, x, which)))
         return None if self._seem(found) else found
 
-    def improve(self, found: Samples) -> bool:
+    def improve(self, found: Samples, deadline: float) -> bool:
         """A few small steps from the nearest points; whether a violation was confirmed."""
         near, goal = found.nearest_pairs(self._batch(IMPROVED))
         descent = Descent(self.sloped, self.problem, self.generator)
         descent.start(near.x, near.which, goal, SMALL_STEP)
-        return any(self._seem(descent.step()) for _ in range(SMALL_STEPS))
+        return any(self._seem(stepped) for stepped in _stepped(descent, SMALL_STEPS, deadline))
 
     def _batch(self, most: int) -> int:
         """Points stepped together: `most`, but few where they are dear."""
@@ -98,3 +96,14 @@ class Hunt:
         self.closeness = self.closeness.scatter_reduce(0, where, found.margins, "amin")
         seem = found.nearest(int((found.margins.amin(1) <= 0).sum()))
         return len(seem.which) > 0 and self.confirm(seem.x, seem.which)
+
+
+def _stepped(descent: Descent, steps: int, deadline: float) -> Iterator[Samples]:
+    """The points after each step, as long as there are slopes and time for one more step like the last."""
+    took = 0.0
+    for _ in range(steps):
+        began = time.monotonic()
+        if descent.blind or began + took > deadline:
+            return
+        yield descent.step()
+        took = time.monotonic() - began

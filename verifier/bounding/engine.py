@@ -33,7 +33,8 @@ PADDING = 1.5  # most rows of a block's fullest domain, over those of its emptie
 FLOATS_PER_ROW = 6  # copies of a row alive at once during a backward pass
 FLOATS_PER_ELEMENT = 6  # bounds and planes of an element of a node that a tile brings along
 PASS_OPERATIONS = 1e7  # floating-point operations that take as long as a pass does besides those of its rows
-ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach at least; only for skipping
+ROW_OPERATIONS = 2e10  # floating-point operations a second that backward passes reach, until more is known
+BLOCK_OPERATIONS = 4e10  # most of them in one pass on a CPU, unless a single row takes more: the clock is read between
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,22 +149,33 @@ def _passes(
     work = patchwork(program, source, undecided)
     if not work:
         operations = program.operations_to(source)
-        for domains, index in _blocks(undecided, most_rows(program, source, effort), int(PASS_OPERATIONS / operations)):
-            if time.monotonic() + seconds_of(operations, 2 * index.numel()) > effort.deadline:
-                return
+        blocks = _blocks(undecided, most_rows(program, source, effort), int(PASS_OPERATIONS / operations))
+        for domains, index in _timely(blocks, operations, effort.deadline):
             part = found if len(domains) == len(undecided) else found.select(domains)
             own = box if len(domains) == len(undecided) else box.select(domains)
             low, high = _backward_elements(program, part, source, index, own)
             yield domains, index, low, high
     for patch, mask in work:
         rows, spare = _patch_rows(program, patch, effort), int(patch.crossing / (2 * patch.row))
-        for chosen, index in _blocks(mask, rows, spare):
-            if time.monotonic() + seconds_of(patch.row, 2 * index.numel()) > effort.deadline:
-                return
+        for chosen, index in _timely(_blocks(mask, rows, spare), patch.row, effort.deadline):
             count = len(patch.positions)
             domains, tile = chosen // count, chosen % count
             low, high = _patch_elements(program, patch, found, domains, tile, index, box)
             yield domains, patch.positions[tile].gather(1, index), low, high
+
+
+def _timely(
+    blocks: Iterator[tuple[Tensor, Tensor]], operations: float, deadline: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The blocks for which there is time, where a row takes that many operations, by what the block before took."""
+    pace = ROW_OPERATIONS
+    for domains, index in blocks:
+        work, began = 2 * index.numel() * operations, time.monotonic()
+        if began + work / pace > deadline:
+            return
+        yield domains, index
+        took = time.monotonic() - began
+        pace = work / took if took > 0 else pace
 
 
 def _blocks(undecided: Tensor, rows: int, spare: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -197,12 +209,14 @@ def _positions(mask: Tensor, most: int) -> Tensor:
 
 
 def most_rows(program: Program, source: int, effort: Effort) -> int:
-    """Rows of one backward pass: few enough to stay in cache on a CPU and in the memory budget everywhere."""
+    """Rows of one backward pass: few enough to stay in cache and to be done soon on a CPU, and in the memory budget
+    everywhere."""
     widest = max(node.size for node in program.graph.nodes[: source + 1])
     row = widest * program.number_size
     block = effort.memory // FLOATS_PER_ROW
     if program.device.type == "cpu":
         block = min(block, max(CACHE, SMALLEST_BLOCK * row))
+        block = min(block, row * int(BLOCK_OPERATIONS / max(1.0, program.operations_to(source))))
     return max(2, block // row) // 2
 
 
@@ -213,7 +227,7 @@ def _patch_rows(program: Program, patch: Patch, effort: Effort) -> int:
     bounds = patch.program.graph.size * FLOATS_PER_ELEMENT * program.number_size
     rows = effort.memory // (2 * FLOATS_PER_ROW * widest + bounds)
     if program.device.type == "cpu":
-        rows = min(rows, max(PATCH_CACHE // widest, SMALLEST_BLOCK) // 2)
+        rows = min(rows, max(PATCH_CACHE // widest, SMALLEST_BLOCK) // 2, int(BLOCK_OPERATIONS / (2 * patch.row)))
     return max(1, rows)
 
 

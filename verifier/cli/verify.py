@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verifier.cli.alarm import TimeIsUp, alarm
 from verifier.cli.arguments import Size, device_option, model_file, property_file, writable
 from verifier.cli.live import Display
 from verifier.cli.output import answer, say, write
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 ASKED = ("timeout", "device", "seed", "memory", "method", "solver", "trust")  # options that are settings
 SAT_EXIT_CODES = {"sat": 10, "unsat": 20}
+GRACE = 0.1  # seconds after the timeout, for answers that are nearly there; then everything is interrupted
 
 
 @click.command("verify", short_help="Decide a property of a network.", options_metavar="[OPTIONS]")
@@ -74,7 +76,7 @@ def verify_command(paths: tuple[str, ...], networks: tuple[str, ...], **options:
     model_path, property_path = model_file(model), property_file(question)
 
     with Display(options["quiet"]) as display:
-        verdict = _decide(model_path, property_path, settings, display)
+        verdict = _in_time(model_path, property_path, settings, display)
     elapsed = time.monotonic() - started
     witness = _witness_text(verdict)
     try:
@@ -105,6 +107,17 @@ def _split_paths(paths: Sequence[str], networks: Sequence[str]) -> tuple[str, st
     if ".vnnlib" in Path(paths[0]).suffixes and ".onnx" in Path(paths[1]).suffixes:
         raise UsageError("the network comes first, then the property: verify MODEL PROPERTY")
     return paths[0], paths[1]
+
+
+def _in_time(model: Path, question: Path, settings: Settings, display: Display) -> Verdict:
+    """What is not decided when time is up is a timeout, wherever it stands."""
+    try:
+        with alarm(settings.timeout + GRACE):
+            return _decide(model, question, settings, display)
+    except TimeIsUp:
+        from verifier.core.verdict import Status, Verdict
+
+        return Verdict(Status.TIMEOUT, f"interrupted {GRACE:g} s after time was up")
 
 
 def _decide(model: Path, question: Path, settings: Settings, display: Display) -> Verdict:

@@ -45,17 +45,27 @@ STEPS = (
 )
 
 
-def replay(network: Network, points: np.ndarray | None = None, seconds: float = float("inf"), seed: int = 0) -> float:
+def replay(
+    network: Network,
+    points: np.ndarray | None = None,
+    seconds: float = float("inf"),
+    deadline: float = float("inf"),
+    seed: int = 0,
+) -> float | None:
     """Largest difference between graph and file over `points` `[n, *input_shape]` (default: random and corner inputs).
 
     Inputs that onnxruntime refuses are left out, but not all may be; so are those that are not reached in `seconds`,
-    but for the first two. Raises `ReplayError` on disagreement.
+    but for the first two. Raises `ReplayError` on disagreement. None where `deadline` (`time.monotonic()`) comes before
+    two are compared: the network must not be used then.
     """
     chosen = generic_points(network.input_shape, seed) if points is None else points
     chosen = chosen.reshape(-1, *network.input_shape).astype(network.input_dtype)
     narrow_type = torch.float32 if network.input_dtype == np.float32 else torch.float64
     with torch.no_grad():
-        kept, expected, wide, narrow = _compared(network, chosen, narrow_type, seconds)
+        compared = _compared(network, chosen, narrow_type, min(time.monotonic() + seconds, deadline), deadline)
+        if compared is None:
+            return None
+        kept, expected, wide, narrow = compared
         tolerance = _tolerance(network.graph, wide, narrow, narrow_type)
         wrong = ~_agree(expected, wide, narrow, tolerance)
         bad = np.flatnonzero(wrong.any(1))
@@ -82,12 +92,20 @@ def generic_points(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.concatenate([uniform, corners, normal, np.zeros((1, *shape))]).astype(np.float32)
 
 
-def _compared(network: Network, points: np.ndarray, narrow_type: torch.dtype, seconds: float) -> list[np.ndarray]:
+def _compared(
+    network: Network, points: np.ndarray, narrow_type: torch.dtype, end: float, deadline: float
+) -> list[np.ndarray] | None:
     """The points that onnxruntime accepts, and the flat outputs there `[n, outputs]` in float64: its own, ours in
-    double precision and in `narrow_type`."""
+    double precision and in `narrow_type`. As many as there is time for until `end`, and the first two until
+    `deadline`; None where that comes first."""
     rows: list[tuple[np.ndarray, ...]] = []
-    narrow, fault, end = network.graph.to(narrow_type), None, time.monotonic() + seconds
+    narrow, fault = network.graph.to(narrow_type), None
     for point in points:
+        now = time.monotonic()
+        if now > deadline and len(rows) < LEAST_POINTS:
+            return None
+        if now > end and len(rows) >= LEAST_POINTS:
+            break
         try:
             expected = network.run(point[None]).reshape(-1).astype(np.float64)
         except ModelError as error:
@@ -95,8 +113,6 @@ def _compared(network: Network, points: np.ndarray, narrow_type: torch.dtype, se
             continue
         own = _evaluate(network.graph, point[None], torch.float64)[0], _evaluate(narrow, point[None], narrow_type)[0]
         rows.append((point, expected, *own))
-        if len(rows) >= LEAST_POINTS and time.monotonic() > end:
-            break
     if fault is not None and not rows:
         raise fault
     return [np.stack(column) for column in zip(*rows, strict=True)]

@@ -33,6 +33,7 @@ CHEAP_BATCH, CHEAP_FLOATS = 32, 40_000  # domains, and floats of all their nodes
 FIRST_FLOATS = 1 << 20  # elements of all nodes in a first batch
 DEAR = 0.1  # seconds for one domain, or for its rows
 RESERVED = 0.1  # of the time left
+LEAST_PASSES = 4  # through the network, for any domain: its interval bounds, and points that may be violations
 LIVE_FLOATS = 12  # floats alive for each element of each node while a batch is bounded
 
 
@@ -43,6 +44,7 @@ class InputSearch(Driver[DomainBatch]):
         self.program, self.problem, self.settings, self.limits = task.program, task.problem, task.settings, task.limits
         self.inherited = self._worth_inheriting()
         super().__init__(task, self._roots(), self._most_domains())
+        self.least = seconds_of(self.program.operations_to(self.program.graph.output), LEAST_PASSES)
         self.batch = BatchSize(max(1, FIRST_FLOATS // self.program.graph.size), self._most_at_once())
         self.whole: NodeBounds | None = None  # bounds of the nodes over the problem's box, if it is a single one
         self.method = SmallerTree()
@@ -123,7 +125,8 @@ class InputSearch(Driver[DomainBatch]):
 
     def _effort(self) -> Effort:
         """Leaves some of the time for what comes after the bounds of the nodes."""
-        return Effort(self.limits.memory // 2, self.limits.deadline - RESERVED * max(0.0, self.limits.seconds))
+        reserved = self.least + RESERVED * max(0.0, self.limits.seconds)
+        return Effort(self.limits.memory // 2, self.limits.deadline - reserved)
 
     def _most_domains(self) -> int:
         size = 2 * self.program.graph.nodes[0].size * 4 + self.problem.most_disjuncts + 40

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Dual, Multipliers
-from verifier.bounding.engine import Effort, at_origin, bound_nodes
+from verifier.bounding.engine import Effort, at_origin, bound_nodes, seconds_of
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, focused, initial_multipliers, optimise
 from verifier.bounding.precision import narrowed
@@ -42,6 +42,7 @@ ASCENTS = 4.0  # times the pass before: what one with ascents for all of them ta
 AT_ONCE = 6.0  # times the first bounds: the same, where there is no pass in between
 AGAIN = 0.4  # of the first box's ascents, by what those of any other take, which start from where these ended
 AFFORDABLE = 0.05  # of the time left: where ascents for all take less, none for some come first
+LEAST_PASSES = 4  # through the network, for any row: a step of an ascent, and what is made of it
 DEARER = 2.0  # times the pass before: what one with the first ascents takes at least, and one with searches
 ROUNDED = 0.2  # of what the bounds lack: if rounding costs more, double precision is worth its price
 WORTHWHILE = 0.1  # of what the bounds lack: a pass with splits that gains less is the last
@@ -123,7 +124,12 @@ class Root:
         if not self.passes:
             return 0.0
         count = max(1, len(self.pairs[:, 0].unique()))
-        return self.passes[0].dearer * self.seconds * (1 + self.passes[0].again * (count - 1)) / count
+        by_last = self.passes[0].dearer * self.seconds * (1 + self.passes[0].again * (count - 1)) / count
+        return max(by_last, self._least(count))
+
+    def _least(self, rows: int) -> float:
+        """Seconds that any work on so many rows takes at least."""
+        return seconds_of(self.program.operations_to(self.program.graph.output), LEAST_PASSES * rows)
 
     def tighten(self) -> None:
         """One more pass."""
@@ -176,11 +182,15 @@ class Root:
         return kept, whole.replace(multipliers=replace(self.multipliers, bounds=whole.multipliers.bounds))
 
     def _bound_rows(self) -> None:
-        """Optimised bounds of the open disjuncts; those with positive ones are open no more."""
+        """Optimised bounds of the open disjuncts; those with positive ones are open no more. Where there is no time for
+        them, the disjuncts keep those they have, and no pass follows."""
         size = self.program.graph.size * FLOATS_PER_ELEMENT * self.program.number_size
         self.rounding = 0.0  # what rounding costs the bounds of the open disjuncts, in sum
         for origin in {self.program.origins[source] for source in self.program.splittable}:
             self.influence[origin] = self.bound.new_zeros(len(self.box.lower), self.program.graph.nodes[origin].size)
+        if self._least(len(self.pairs)) > self.limits.seconds:
+            self.multipliers, self.passes = None, []
+            return
         undecided = undecided_elements(self.program, self.found)
         parts = self.pairs.split(max(1, self.limits.memory // 2 // size)) if len(self.pairs) else ()
         if not parts:

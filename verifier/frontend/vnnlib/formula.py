@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from verifier.core.query import Row
 
-ONE = Fraction(1)
+ZERO, ONE = Fraction(0), Fraction(1)
 LARGEST_COUNT = 1 << 62
 
 Terms: TypeAlias = dict[tuple[bool, int], Fraction]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import lru_cache
 from typing import Any, NoReturn
 
 from verifier.errors import PropertyError
 from verifier.frontend.vnnlib.formula import (
     ONE,
+    ZERO,
+    Bound,
     Formula,
     Linear,
     Term,
@@ -25,7 +25,17 @@ from verifier.frontend.vnnlib.formula import (
     disjunction,
     multiply,
 )
-from verifier.frontend.vnnlib.tokens import ATOM, CLOSE, LEXEME, OPEN, SYMBOL, fault, number
+from verifier.frontend.vnnlib.tokens import (
+    ASSERTION,
+    ATOM,
+    CLOSE,
+    DECLARATION,
+    LEXEME,
+    OPEN,
+    SYMBOL,
+    fault,
+    number,
+)
 
 _COMMANDS = frozenset({"assert", "declare-const", "declare-fun"})
 _COMPARISONS = frozenset({"<=", ">=", "<", ">", "="})
@@ -41,7 +51,7 @@ _INSIDE: dict[str | None, frozenset[str]] = (
 """The operators that may open a parenthesis inside of each operator; None is the top level."""
 
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
-_REMEMBERED_NUMBERS = 1 << 16
+_REMEMBERED = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,17 @@ class _Parser:
         self.text, self.name = text, name
         self.frames: list[_Frame] = []
         self.assertions: list[Formula] = []
-        self.variables: dict[str, Linear] = {}
-        self.number = lru_cache(_REMEMBERED_NUMBERS)(number)
+        self.variables: dict[str, tuple[bool, int]] = {}  # whether it is an output, and its index
+        self.known: dict[str, Term] = {}  # of symbols that were met: often there are only 256 numbers
 
     def run(self) -> Statement:
         for match in LEXEME.finditer(self.text):
             kind = match.lastindex
-            if kind == ATOM:
+            if kind == ASSERTION:
+                self.assertion(match)
+            elif kind == DECLARATION:
+                self.declaration(match)
+            elif kind == ATOM:
                 self.atom(match)
             elif kind == OPEN:
                 self.open(match.start())
@@ -93,19 +107,43 @@ class _Parser:
     def fail(self, offset: int, message: str) -> NoReturn:
         raise fault(self.name, self.text, offset, message)
 
+    def assertion(self, match: re.Match[str]) -> None:
+        """An assertion of an atom in one piece: the same steps as its lexemes one by one."""
+        if self.frames:
+            self.refuse_inside("assert", match)
+        operator, left, right = match.group(1, 2, 3)
+        variable = self.variables.get(left)
+        if variable is None or variable[0] or operator == "=":
+            first, second = self.term(left, match.start(2)), self.term(right, match.start(3))
+            self.assertions.append(compare(operator, first, second, False))
+            return
+        second = self.term(right, match.start(3))
+        if isinstance(second, Linear):
+            self.assertions.append(compare(operator, self.term(left, match.start(2)), second, False))
+        else:  # a bound of an input, which is what most are: `compare` says the same
+            self.assertions.append(Bound(variable[1], operator[0] == "<", second, len(operator) == 1))
+
+    def declaration(self, match: re.Match[str]) -> None:
+        """The same of a constant."""
+        if self.frames:
+            self.refuse_inside("declare-const", match)
+        self.declare(match[DECLARATION], match.start(DECLARATION))
+
+    def refuse_inside(self, command: str, match: re.Match[str]) -> NoReturn:
+        """No operator takes a command: what its first lexemes do is the refusal."""
+        self.open(match.start())
+        self.explain_head(command, self.text.index(command, match.start()))
+
     def atom(self, match: re.Match[str]) -> None:
         """A comparison of two symbols in one piece: the same steps as its five lexemes one by one."""
-        operator, left, right = match.group(1, 2, 3)
+        operator, left, right = match.group(5, 6, 7)
         frame = self.frames[-1] if self.frames else None
         if frame is None or frame.head is None or operator not in _INSIDE[frame.head]:
             self.open(match.start())
-            self.symbol(operator, match.start(1))
+            self.symbol(operator, match.start(5))
         assert frame is not None
-        first, second = self.operand(left, match, 2), self.operand(right, match, 3)
+        first, second = self.term(left, match.start(6)), self.term(right, match.start(7))
         frame.arguments.append(compare(operator, first, second, frame.negated))
-
-    def operand(self, text: str, match: re.Match[str], group: int) -> Term:
-        return self.variables.get(text) or self.term(text, match.start(group))
 
     def open(self, offset: int) -> None:
         if self.frames and self.frames[-1].head is None:
@@ -153,23 +191,31 @@ class _Parser:
 
     def is_operand(self, text: str) -> bool:
         try:
-            return _VARIABLE.fullmatch(text.removeprefix("-")) is not None or self.number(text) is not None
+            return _VARIABLE.fullmatch(text.removeprefix("-")) is not None or number(text) is not None
         except ValueError:
             return True
 
     def term(self, text: str, offset: int) -> Term:
         """The variable, negated variable `-X_0`, or number that a symbol stands for."""
+        term = self.known.get(text)
+        if term is None:
+            term = self.new_term(text, offset)
+            if len(self.known) < _REMEMBERED:
+                self.known[text] = term
+        return term
+
+    def new_term(self, text: str, offset: int) -> Term:
         variable = self.variables.get(text)
         if variable is not None:
-            return variable
+            return Linear({variable: ONE}, ZERO)
         try:
-            value: Fraction | None = self.number(text)
+            value = number(text)
         except ValueError as error:
             self.fail(offset, f"{error}; shorten it")
         if value is not None:
             return value
         if text[0] == "-" and text[1:] in self.variables:
-            return add([(-ONE, self.variables[text[1:]])])
+            return Linear({self.variables[text[1:]]: -ONE}, ZERO)
         if _VARIABLE.fullmatch(text.removeprefix("-")):
             self.fail(offset, f"variable '{_short(text.removeprefix('-'))}' is used but not declared before")
         self.fail(offset, f"'{_short(text)}' is neither a number nor a variable X_i or Y_j")
@@ -185,7 +231,8 @@ class _Parser:
                 self.fail(frame.offset, "these parentheses are empty")
             parent.arguments.append(("()", frame.offset))
         elif head in ("declare-const", "declare-fun"):
-            self.declare(frame)
+            self.check_declaration(frame)
+            self.declare(*frame.arguments[0])
         else:
             self.check_count(frame)
             if parent is None:
@@ -219,12 +266,13 @@ class _Parser:
             return add([(-ONE, arguments[0])])
         return add(zip([ONE] + [ONE if head == "+" else -ONE] * (len(arguments) - 1), arguments, strict=True))
 
-    def declare(self, frame: _Frame) -> None:
+    def check_declaration(self, frame: _Frame) -> None:
         texts = [text for text, _ in frame.arguments]
         shape = ["Real"] if frame.head == "declare-const" else ["()", "Real"]
         if not texts or texts[1:] != shape:
             self.fail(frame.offset, f"a declaration reads ({frame.head} X_0 {' '.join(shape)})")
-        variable, offset = frame.arguments[0]
+
+    def declare(self, variable: str, offset: int) -> None:
         found = _VARIABLE.fullmatch(variable)
         if found is None:
             self.fail(
@@ -234,7 +282,7 @@ class _Parser:
             self.fail(offset, f"variable '{variable}' is declared twice")
         if len(found[2]) > 12:
             self.fail(offset, f"the index of '{_short(variable)}' is too large")
-        self.variables[variable] = Linear({(found[1] == "Y", int(found[2])): ONE}, Fraction(0))
+        self.variables[variable] = found[1] == "Y", int(found[2])
 
     def declared(self, letter: str) -> int:
         """How many variables of this letter there are; their indices must be consecutive from 0."""
