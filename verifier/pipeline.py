@@ -126,7 +126,8 @@ def bounds(
     network: Network, box: Query | Box, method: str = "crown", settings: Settings | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Bounds of the outputs over one box, or over each input box of a query: `(lower, upper)`, each of the output's
-    shape, in float32, rounded outward: they hold for the real function on the box and on its rounding to float32.
+    shape, in float32, rounded outward: they hold for the real function on the box and on its rounding to float32. They
+    are infinite where nothing is known, as behind a quotient whose divisor may be 0.
 
     `method`: interval (IBP), forward (linear forms), crown (backward bounds). Raises `UnsupportedError` for a network
     with operators that have no bounds.
@@ -143,11 +144,13 @@ def bounds(
 
 
 def _output_bounds(program: Program, box: Box, method: str, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
-    lower, upper = (torch.from_numpy(end).to(program.device) for end in box.outward(np.float32))
-    shaped = Interval(lower[None], upper[None]).reshape(1, *program.graph.input_shape)
+    ends = (torch.from_numpy(end).to(program.device) for end in box.outward(np.float32))
+    shaped = Interval(*(end[None] for end in ends)).reshape(1, *program.graph.input_shape)
     with torch.no_grad():
         result = output_interval(program, shaped, method, effort)
-    return result.lower[0].cpu().numpy(), result.upper[0].cpu().numpy()
+    lower = result.lower[0].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    upper = result.upper[0].nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return lower.cpu().numpy(), upper.cpu().numpy()
 
 
 @dataclass(eq=False)

@@ -77,7 +77,11 @@ def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...
     if offset is not None:
         center = center + offset
         radius = radius + offset.abs() * gamma(4, dtype)
-    return Interval(down(center - radius, 3), up(center + radius, 3))
+    lower = down(center - radius, 3)
+    if op.positive and all(bool((a.lower >= 0).all()) for a in arguments):
+        # The rounding of large numbers must not make a variance negative, whose root is taken next.
+        lower = lower.clamp(min=0.0) if offset is None else lower.maximum(down(offset))
+    return Interval(lower, up(center + radius, 3))
 
 
 def underflow(fan_in: int, sizes: Sequence[Tensor]) -> Tensor:

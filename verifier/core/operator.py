@@ -66,6 +66,11 @@ class Affine(Op):
         return super().to(dtype, device)._with_tensors(without_subnormals)
 
     @property
+    def positive(self) -> bool:
+        """Whether no weight is negative, not even one that was dropped as subnormal; False where nobody has looked."""
+        return False
+
+    @property
     def depth_in(self) -> int:
         """The n of gamma_n for `L(x)`: less than `fan_in` where long sums are made of parts."""
         return self.fan_in

@@ -40,11 +40,17 @@ def up(value: Tensor, ulps: int = 1) -> Tensor:
 
 def without_subnormals(value: Tensor) -> Tensor:
     """Zeros in the place of numbers up to `tiny`, which processors multiply a hundred times as slowly as others: 147 of
-    9,216 weights are enough to make a convolution take ten times as long. Training with weight decay leaves many."""
+    9,216 weights are enough to make a convolution take ten times as long. Training with weight decay leaves many. The
+    zeros have the numbers' signs."""
     if not value.is_floating_point():
         return value
     rest = torch.nn.functional.hardshrink(value, tiny(value.dtype))
-    return value if torch.equal(rest, value) else rest
+    return value if torch.equal(rest, value) else rest.copysign(value)
+
+
+def has_negative(value: Tensor) -> bool:
+    """Whether any number is negative, or a zero that was a negative number before it was cast or dropped."""
+    return bool(value.signbit().any())
 
 
 def narrow_down(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from verifier.core.regions import Local, Regions, Shape, part, part_numbers
+from verifier.core.rounding import has_negative
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Scale(Local):
     @property
     def fan_in(self) -> int:  # type: ignore[override]
         return 0 if self.scale is None else 1
+
+    @cached_property
+    def positive(self) -> bool:
+        return self.scale is None or not has_negative(self.scale)
 
     @property
     def fan_out(self) -> int:  # type: ignore[override]
@@ -114,6 +120,10 @@ class Sum(Local):
     @property
     def fan_in(self) -> int:  # type: ignore[override]
         return math.prod(self.source[axis] for axis in self.axes)
+
+    @property
+    def positive(self) -> bool:
+        return True
 
     def linear(self, *inputs: Tensor) -> Tensor:
         return inputs[0].sum(tuple(axis + 1 for axis in self.axes), keepdim=True) if self.axes else inputs[0]

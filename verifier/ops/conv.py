@@ -14,6 +14,7 @@ from torch import Tensor
 
 from verifier.core.flat import flat
 from verifier.core.regions import Local, Regions, Shape
+from verifier.core.rounding import has_negative
 from verifier.ops.window import Window
 
 FEW_SAMPLES = 16  # are not worth making a matrix
@@ -29,6 +30,10 @@ class _Windowed(Local):
     weight: Tensor
     window: Window
     bias: Tensor | None = None
+
+    @cached_property
+    def positive(self) -> bool:
+        return not has_negative(self.weight)
 
     @cached_property
     def _matrix(self) -> Tensor | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from verifier.core.regions import Local, Regions, Shape
+from verifier.core.rounding import has_negative
 from verifier.core.sums import product, product_depth
 
 
@@ -27,6 +29,10 @@ class Linear(Local):
     @property
     def fan_out(self) -> int:  # type: ignore[override]
         return self.weight.shape[0]
+
+    @cached_property
+    def positive(self) -> bool:
+        return not has_negative(self.weight)
 
     @property
     def depth_in(self) -> int:

@@ -33,7 +33,9 @@ class Multiply(Adjustable):
     def interval(self, *inputs: Interval) -> Interval:
         x, y = inputs
         corners = torch.stack([_product(a, b) for a in (x.lower, x.upper) for b in (y.lower, y.upper)])
-        return Interval(down(corners.amin(0)), up(corners.amax(0)))
+        lower = down(corners.amin(0))
+        same_sign = ((x.lower >= 0) & (y.lower >= 0)) | ((x.upper <= 0) & (y.upper <= 0))
+        return Interval(torch.where(same_sign, lower.clamp(min=0.0), lower), up(corners.amax(0)))
 
     def unstable(self, *inputs: Interval) -> Tensor:
         """Where one factor is a point, the planes are exact."""

@@ -1,0 +1,97 @@
+"""Intervals keep a sign that no rounding of large numbers may take away: of sums of squares and what is like them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests.frontend.onnx_models import load_nodes, node
+from verifier.bounding.interval import interval_bounds
+from verifier.bounding.program import prepare
+from verifier.core.graph import Graph, Input, Node
+from verifier.core.interval import Interval
+from verifier.core.operator import Affine
+from verifier.core.query import Box
+from verifier.core.rounding import tiny
+from verifier.ops import Conv, Linear, Multiply, Scale, Sum
+from verifier.ops.window import Window
+from verifier.pipeline import bounds
+
+WINDOW = Window(wide=(4, 4), narrow=(3, 3), kernel=(2, 2), stride=(1, 1), dilation=(1, 1), begin=(0, 0))
+POSITIVE: dict[str, tuple[Affine, tuple[int, ...], tuple[int, ...]]] = {
+    "linear": (Linear(torch.rand(3, 5).double()), (1, 5), (1, 3)),
+    "conv": (Conv(torch.rand(3, 2, 2, 2).double(), WINDOW), (1, 2, 4, 4), (1, 3, 3, 3)),
+    "sum": (Sum((1,), (1, 50)), (1, 50), (1, 1)),
+    "scale": (Scale(torch.rand(1, 5).double()), (1, 5), (1, 5)),
+    "scale and shift": (Scale(torch.rand(1, 5).double(), torch.full((1, 5), 1e-5).double()), (1, 5), (1, 5)),
+}  # operators, their shapes of input and output
+
+
+def output_of(op: Affine, shape: tuple[int, ...], out: tuple[int, ...], box: Interval) -> Interval:
+    graph = Graph((Node("x", Input(), (), shape), Node("y", op, (0,), out)), 1)
+    return interval_bounds(prepare(graph, box.lower.dtype), box)[1]
+
+
+def from_zero(shape: tuple[int, ...], largest: float) -> Interval:
+    upper = torch.full((1, *shape), largest)
+    return Interval(torch.zeros_like(upper), upper)
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_sums_of_what_is_not_negative_are_not_negative(name: str) -> None:
+    op, shape, out = POSITIVE[name]
+    found = output_of(op, shape, out, from_zero(shape, 1e6))
+    shift = op.offset()
+    least = 0.0 if shift is None else 0.99 * float(shift.min())
+    assert bool((found.lower >= least).all())
+    assert bool((found.lower.double() <= op.evaluate(torch.zeros(1, *shape).double())).all())
+
+
+@pytest.mark.parametrize("negative", [-1.0, -0.1 * tiny(torch.float32), -1e-60])
+def test_a_negative_weight_is_heeded_even_where_it_is_dropped(negative: float) -> None:
+    weight = torch.tensor([[0.0, negative]], dtype=torch.float64)
+    operators = Linear(weight), Scale(weight), Conv(weight.reshape(1, 2, 1, 1).expand(1, 2, 2, 2), WINDOW)
+    places = ((1, 2), (1, 1)), ((1, 2), (1, 2)), ((1, 2, 4, 4), (1, 1, 3, 3))
+    for op, (shape, out) in zip(operators, places, strict=True):
+        box = from_zero(shape, 1e6)
+        found = output_of(op, shape, out, box)
+        assert bool((found.lower.double() <= op.evaluate(box.upper.double())).all()), op
+
+
+def test_a_negative_argument_is_heeded() -> None:
+    box = Interval(torch.tensor([[0.0, -1e-3]]), torch.tensor([[1e3, 1e3]]))
+    found = output_of(Linear(torch.ones(1, 2, dtype=torch.float64)), (1, 2), (1, 1), box)
+    assert found.lower.item() <= -1e-3
+
+
+@pytest.mark.parametrize(("first", "second"), [((0, 1e6), (0, 1e-3)), ((-1e6, 0), (-1e-3, 0)), ((0, 2), (-1, 0))])
+def test_products_keep_their_sign(first: tuple[float, float], second: tuple[float, float]) -> None:
+    x, y = (Interval(*torch.tensor([ends]).T.unsqueeze(1)) for ends in (first, second))
+    found = Multiply().interval(x, y)
+    assert (found.lower.item() >= 0) == (first[0] * second[1] >= 0 and first[1] * second[0] >= 0)
+    for a in first:
+        for b in second:
+            assert found.lower.item() <= a * b <= found.upper.item()
+
+
+def of_one(tmp_path: Path, nodes: list[onnx.NodeProto], size: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of a network that reads `size` numbers, each from `-end` to `end`."""
+    scale = np.ones(size, dtype=np.float32)
+    network = load_nodes(tmp_path, nodes, [1, size], constants={"scale": scale}, opset=17)
+    ((lower, upper),) = bounds(network, Box((Fraction(-end),) * size, (Fraction(end),) * size))
+    return lower, upper
+
+
+def test_a_layer_normalization_over_a_large_box_is_bounded(tmp_path: Path) -> None:
+    lower, upper = of_one(tmp_path, [node("LayerNormalization", ("x", "scale"), ("y",))], 8, 50)
+    assert np.isfinite(lower).all() and np.isfinite(upper).all()
+
+
+def test_what_may_be_undefined_has_infinite_bounds(tmp_path: Path) -> None:
+    lower, upper = of_one(tmp_path, [node("Div", ("scale", "x"), ("y",))], 2, 1)
+    assert np.isneginf(lower).all() and np.isposinf(upper).all()
