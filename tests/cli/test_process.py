@@ -64,7 +64,8 @@ def test_a_reader_that_went_away_is_no_error(command, files, tmp_path):
 
 
 def test_interrupting_is_clean(files):
-    process = start(PRETEND.format("sleepy_modules()"), "verify", *files, stdout=subprocess.PIPE)
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # background jobs ignore it
+    process = start(heard + PRETEND.format("sleepy_modules()"), "verify", *files, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()

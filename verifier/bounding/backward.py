@@ -52,9 +52,10 @@ class LinearForm:
         rows = flat(self.coefficients, 2)
         lower, middle, upper = flat(box.lower), flat(box.middle()), flat(box.upper)
         half = torch.maximum(upper - middle, middle - lower)
-        half = half + gamma(total_depth(rows.shape[2]) + 10, rows.dtype) * (middle.abs() + half)
+        half = half + _relative(middle.abs() + half, total_depth(rows.shape[2]) + 10)
         value = times(rows, middle) - times(rows.abs(), half) + self.bias
-        return value - (self.debt + 4 * unit(rows.dtype) * (value.abs() + self.bias.abs())) * SAFETY
+        error = 4 * unit(rows.dtype) * (value.abs() + self.bias.abs()) + 2 * tiny(rows.dtype) * rows.shape[2]
+        return value - (self.debt + error) * SAFETY
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +135,14 @@ class Walk:
         """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node that is not crossed yet. What they multiply
         is at most `reach` `[k]`: their roundings are settled here."""
         rows = flat(self.pending[position], 2)[..., elements]
-        self.account.owe(rows.abs() @ (reach * gamma(self.roundings[position] + 1, rows.dtype)))
+        self.size = self.size + len(elements)
+        self.account.owe(rows.abs() @ _relative(reach, self.roundings[position] + 1))
         return rows
 
     def arrive(self) -> LinearForm:
         """What is left at the input, when every other node is crossed."""
         if 0 in self.pending:
-            self.account.owe(times_vector(self.pending[0].abs(), self.arrival_error(0)))
+            self._owe_relative(0, self.pending[0], self.roundings[0] + 1)
         bias, debt = self.account.balance()
         rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, bias)
         return LinearForm(rows, bias, debt * SAFETY + tiny(self.program.dtype) * self.size)
@@ -148,7 +150,7 @@ class Walk:
     def settle(self) -> Tensor:
         """Lower bounds `[batch, spec]` of what is left, from the intervals of the nodes where it is."""
         for position, rows in self.pending.items():
-            self.account.owe(times_vector(rows.abs(), self.arrival_error(position)))
+            self._owe_relative(position, rows, self.roundings[position] + 1)
         bias, debt = self.account.balance()
         least = down(bias - (debt * SAFETY + tiny(self.program.dtype) * self.size), 2)
         none = torch.zeros_like(bias)
@@ -162,7 +164,8 @@ class Walk:
         rows = self.pending.pop(position)
         if isinstance(node.op, Constant):
             self.account.add(times_offset(rows, node.op.value))
-            error = node.op.value.abs() * gamma(offset_depth(node.shape, node.op.value) + 4, rows.dtype)
+            self.size = self.size + 2 * node.size
+            error = _relative(node.op.value.abs(), offset_depth(node.shape, node.op.value) + 4)
             self.account.owe(times_vector(rows.abs(), error))
         elif isinstance(node.op, Elementwise):
             self._cross_elementwise(position, rows)
@@ -215,14 +218,15 @@ class Walk:
         summed = 0 if offset is None else offset_depth(node.shape, offset)
         return self.found.reach.error(self.program, position, meeting + earlier, summed + earlier)
 
-    def arrival_error(self, position: int) -> Tensor:
-        return self._largest(position)[0] * gamma(self.roundings[position] + 1, self.program.dtype)
-
-    def _largest(self, position: int) -> Tensor:
-        return self.found.reach.largest(position, self.program.dtype)
+    def _owe_relative(self, position: int, rows: Tensor, roundings: int) -> None:
+        """For coefficients of a node that are off by so many roundings."""
+        largest = self.found.reach.largest(position, self.program.dtype)[0]
+        self.size = self.size + self.program.graph.nodes[position].size
+        self.account.owe(times_vector(rows.abs(), _relative(largest, roundings)))
 
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
         node, planes = self.program.graph.nodes[position], self.found.planes[position]
+        self.size = self.size + self.found.reach.underflow(self.program, position)
         count = total_depth(node.size) + self.roundings[position] + 3
         falling = rows.clamp(max=0)
         if planes.simple:
@@ -254,8 +258,8 @@ class Walk:
         self._send(source, sent, self.roundings[position] + 8, self.terms[position])
         error = self._foresee(source) if alone else None
         if error is not None:
-            intercept = torch.addcmul(intercept, up, error, value=2 * SAFETY)
-        self.account.add(times(falling, intercept), gamma(count + 3, rows.dtype))
+            intercept = torch.addcmul(intercept + tiny(rows.dtype), up, error, value=2 * SAFETY)
+        self.account.add(times(falling, intercept), gamma(count + 4, rows.dtype))
 
     def _foresee(self, position: int) -> Tensor | None:
         """The error vector of an affine node that is crossed later, if it is one whose errors are charged."""
@@ -283,9 +287,13 @@ class Walk:
         parts = ((self.pending[source], self.roundings[source]), (rows, roundings))
         for part, count in parts:
             if count:
-                error = self._largest(source)[0] * gamma(count, rows.dtype)
-                self.account.owe(times_vector(part.abs(), error))
+                self._owe_relative(source, part, count)
         self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
+
+
+def _relative(largest: Tensor, roundings: int) -> Tensor:
+    """How far a product with numbers up to `largest` is off after so many roundings: at least, if it underflows."""
+    return largest * gamma(roundings, largest.dtype) + tiny(largest.dtype)
 
 
 def _zero_rows(program: Program, bias: Tensor) -> Tensor:

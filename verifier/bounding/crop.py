@@ -27,6 +27,7 @@ from verifier.bounding.elements import Picked
 from verifier.bounding.fields import GATHERED, OPEN_SHARE, Fields, best_tiles, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
+from verifier.bounding.reach import Reach
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
 from verifier.core.regions import Local, Shape
@@ -71,12 +72,15 @@ class Patch:
         return self._bounds(found, domains, tiles, range(len(self.origins)))
 
     def _bounds(self, found: NodeBounds, domains: Tensor, tiles: Tensor, places: Iterable[int]) -> NodeBounds:
-        """Intervals of the nodes `places`, and all planes."""
-        bent = [place for place, node in enumerate(self.program.graph.nodes) if isinstance(node.op, Elementwise)]
-        return NodeBounds(
-            {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in places},
-            {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent},
-        )
+        """Intervals of the nodes `places`, and all planes. Of other arguments of nonlinear nodes only sums are needed:
+        those over the whole nodes are at least as large."""
+        nodes = self.program.graph.nodes
+        bent = [place for place, node in enumerate(nodes) if isinstance(node.op, Elementwise)]
+        intervals = {k: self._part(found.intervals[self.origins[k]], k, domains, tiles) for k in places}
+        others = {source for k in bent for source in nodes[k].inputs} - set(intervals)
+        totals = {k: found.reach.total(self.origins[k], self.program.dtype) for k in others}
+        planes = {k: self._part(found.planes[self.origins[k]], k, domains, tiles) for k in bent}
+        return NodeBounds(intervals, planes, known=Reach(intervals, totals))
 
     def _part(self, value: T, place: int, domains: Tensor, tiles: Tensor) -> T:
         """The boxes of node `place` in tensors `[batch, *shape]` over its origin."""

@@ -75,7 +75,7 @@ def _apply_affine(op: Affine, absolute: Affine, arguments: tuple[Form, ...]) -> 
         return Form(terms, op.linear(*(a.radius for a in arguments)))
     factor = gamma(op.depth_in + 8, dtype)
     sizes = [a.terms[:, 0].abs() + a.spread for a in arguments]
-    inflated = [a.radius + factor * size for a, size in zip(arguments, sizes, strict=True)]
+    inflated = [a.radius + (factor * size + tiny(dtype)) for a, size in zip(arguments, sizes, strict=True)]
     radius = absolute.linear(*inflated) + underflow(op.fan_in, sizes) * count
     if offset is not None:
         # not in place: an operator that moves nothing returns its argument
@@ -93,6 +93,7 @@ def _apply_band(band: Band, arguments: tuple[Form, ...]) -> Form:
     factor = gamma(2 * len(arguments) + 4, dtype)
     radius = torch.maximum(band.high - middle, middle - band.low) + factor * middle.abs()
     for slope, argument in zip(band.slopes, arguments, strict=True):
-        radius = radius + slope.abs() * (argument.radius + factor * (argument.terms[:, 0].abs() + argument.spread))
+        error = factor * (argument.terms[:, 0].abs() + argument.spread) + tiny(dtype)
+        radius = radius + slope.abs() * (argument.radius + error)
     terms[:, 0] += middle
-    return Form(terms, up(radius, 3) + tiny(dtype) * terms.shape[1])
+    return Form(terms, up(radius, 3) + tiny(dtype) * len(arguments) * (terms.shape[1] + 2))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.program import Program
+from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
@@ -71,7 +72,7 @@ def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...
     centers = [a.middle() for a in arguments]
     radii = [torch.maximum(a.upper - c, c - a.lower) for a, c in zip(arguments, centers, strict=True)]
     sizes = [c.abs() + r for c, r in zip(centers, radii, strict=True)]
-    inflated = [r + factor * size for r, size in zip(radii, sizes, strict=True)]
+    inflated = [r + (factor * size + tiny(dtype)) for r, size in zip(radii, sizes, strict=True)]
     center = op.linear(*centers)
     radius = absolute.linear(*inflated) + underflow(op.fan_in, sizes)
     if offset is not None:
@@ -86,9 +87,8 @@ def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...
 
 def underflow(fan_in: int, sizes: Sequence[Tensor]) -> Tensor:
     """What subnormal weights and products may change in a value that is made of `fan_in` products, of weights with
-    numbers up to `sizes`."""
+    numbers up to `sizes` `[batch, *shape_i]`; `[batch, 1, ...]`."""
     dtype = sizes[0].dtype
-    largest = torch.stack([size.amax() for size in sizes]).amax()
-    # what reads an infinite number is lost anyway
-    largest = torch.nan_to_num(largest, nan=torch.inf).clamp(max=torch.finfo(dtype).max)
-    return (largest + 2) * tiny(dtype) * (fan_in + 1)
+    # what reads an infinite number, or none, is lost anyway
+    largest = torch.stack([flat(size.nan_to_num(0.0, 0.0)).amax(1) for size in sizes]).amax(0)
+    return (largest.reshape(-1, *(1,) * (sizes[0].ndim - 1)) + 2) * (tiny(dtype) * (fan_in + 1))

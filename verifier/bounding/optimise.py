@@ -233,12 +233,13 @@ def _certain_start(objective: Objective, weights: Tensor, found: NodeBounds) -> 
     if objective.offset.shape[1] == 1:
         return {k: v[:, 0] for k, v in objective.rows.items()}, objective.offset[:, 0]
     count = weights.shape[1] + 3
-    size = (weights * objective.offset.abs()).sum(1)
+    size, products = (weights * objective.offset.abs()).sum(1), torch.ones_like(weights[:, 0])
     start = {}
     for position, rows in objective.rows.items():
         start[position] = torch.einsum("nk,nk...->n...", weights, rows)
         largest = flat(found.intervals[position].magnitude())
         size = size + (torch.einsum("nk,nk...->n...", weights, rows.abs()).flatten(1) * largest).sum(1)
+        products = products + (largest + 2).sum(1)  # what underflows multiply
     bias = (weights * objective.offset).sum(1)
-    slack = size * gamma(2 * count, bias.dtype) + tiny(bias.dtype) * count * sum(v[0].numel() for v in start.values())
+    slack = size * gamma(2 * count, bias.dtype) + tiny(bias.dtype) * count * products
     return start, bias - 1.01 * slack

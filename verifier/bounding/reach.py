@@ -15,10 +15,10 @@ from verifier.core.rounding import gamma, tiny
 
 class Reach:
     """Worked out on first use, over all domains of a batch together, and kept for all passes over any of them. Bounds
-    of nodes only ever get tighter, so that what is kept stays true."""
+    of nodes only ever get tighter, so that what is kept stays true. `totals`: of nodes that have no intervals here."""
 
-    def __init__(self, intervals: dict[int, Interval]) -> None:
-        self.intervals = intervals
+    def __init__(self, intervals: dict[int, Interval], totals: dict[int, Tensor] | None = None) -> None:
+        self.intervals, self.totals = intervals, totals or {}
         self._kept: dict[tuple[object, ...], Tensor] = {}
 
     def largest(self, position: int, dtype: torch.dtype) -> Tensor:
@@ -55,18 +55,22 @@ class Reach:
         return self._once(error, position, program.dtype, products, constants)
 
     def underflow(self, program: Program, position: int) -> Tensor:
-        """What the underflows in taking rows back through an affine node multiply, in all: one in each product and
-        each sum, times an argument, and one in each product with `error`."""
+        """What the underflows in taking rows back through a node multiply, in all. Through an affine one: one in each
+        product and each sum, times an argument, and one in each product with `error`. Through another one: one in each
+        product with a slope, times an argument, and one in each product with an intercept, its size or its error."""
 
         def underflow() -> Tensor:
             node = program.graph.nodes[position]
-            assert isinstance(node.op, Affine)
-            return self._arguments(program, position) * (node.op.fan_out + 1) + node.size
+            if isinstance(node.op, Affine):
+                return self._arguments(program, position) * (node.op.fan_out + 1) + node.size
+            return self._arguments(program, position) + 4 * node.size
 
         return self._once(underflow, position, program.dtype)
 
     def total(self, position: int, dtype: torch.dtype) -> Tensor:
         """The sum of max |value| over a node's elements."""
+        if position in self.totals:
+            return self.totals[position]
 
         def total() -> Tensor:
             return self.largest(position, dtype).sum()

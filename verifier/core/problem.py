@@ -18,7 +18,7 @@ from torch import Tensor
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.query import Query
-from verifier.core.rationals import cast_fractions, round_fractions
+from verifier.core.rationals import cast_fractions, nearest, round_fractions
 from verifier.core.stacked import cast
 
 NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -175,13 +175,16 @@ def with_exact_inputs(query: Query, device: torch.device | str) -> Problem:
 
 
 def _dense(terms: list, size: int, dtype: torch.dtype) -> tuple[np.ndarray, bool]:
-    """Sparse exact rows as one array, each number rounded to nearest, and whether nothing was rounded."""
+    """Sparse exact rows as one array, each number rounded to nearest, and whether nothing was rounded. Numbers that are
+    too large become infinite, and then their rows prove nothing."""
     array: np.ndarray = np.zeros((max(1, len(terms)), size), dtype=NUMPY[dtype])
     exact = True
     for place, row in enumerate(terms):
         for index, coefficient in row:
-            array[place, index] = float(coefficient)
-            exact &= Fraction(float(array[place, index])) == coefficient
+            with np.errstate(over="ignore", under="ignore"):
+                array[place, index] = nearest(coefficient)
+            stored = float(array[place, index])
+            exact &= np.isfinite(stored) and Fraction(stored) == coefficient
     return array, exact
 
 

@@ -80,7 +80,7 @@ def combine(form: LinearForm, box: Interval, owner: Tensor) -> Tensor:
         bound = (same * (weight * value).unsqueeze(1)).sum(2)
         size = (rows.abs() * torch.maximum(lower.abs(), upper.abs())).sum(2) + constant.abs()
         slack = (same * (weight * size).unsqueeze(1)).sum(2) * gamma(rows.shape[2] + 4 * rows.shape[1] + 16, rows.dtype)
-        best = torch.fmax(best, bound - slack - tiny(rows.dtype))
+        best = torch.fmax(best, bound - slack - tiny(rows.dtype) * (2 * rows.shape[2] + 2 * rows.shape[1] + 1))
         spread = (same * value.abs().unsqueeze(1)).amax(2).clamp(min=tiny(rows.dtype))
         weight = weight * torch.exp(value / spread * (2.0 / (1 + 0.3 * step)))
         weight = weight / (same * weight.unsqueeze(1)).sum(2)
@@ -122,7 +122,7 @@ def _clip_rows(a: Tensor, c: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tens
     terms = torch.minimum(a * lower, a * upper)
     total = terms.sum(2, keepdim=True) + c.unsqueeze(2)
     size = (a.abs() * torch.maximum(lower.abs(), upper.abs())).sum(2, keepdim=True) + c.abs().unsqueeze(2)
-    slack = size * gamma(a.shape[2] + 8, a.dtype) + tiny(a.dtype)
+    slack = size * gamma(a.shape[2] + 8, a.dtype) + tiny(a.dtype) * (2 * a.shape[2] + 1)
     room = -(total - terms) + slack  # a_i x_i <= room
     limit = room / a
     limit_slack = limit.abs() * (4 * unit(a.dtype)) + tiny(a.dtype)
