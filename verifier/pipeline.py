@@ -13,7 +13,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from verifier.attack.falsifier import Falsifier, Original
 from verifier.backends.checked import Checked
@@ -30,7 +29,7 @@ from verifier.core.query import Box, Query
 from verifier.core.verdict import Status, Verdict
 from verifier.errors import PropertyError, UsageError
 from verifier.frontend.network import Network
-from verifier.frontend.replay import replay
+from verifier.frontend.replay import outputs_at, replay
 from verifier.search.cases import by_cases
 from verifier.search.strategy import Strategy
 from verifier.search.task import Candidates, Limits, Outcome, Task
@@ -212,22 +211,16 @@ def _part_read(network: Network, query: Query) -> Graph:
     whole = network.graph
     if unbounded_nodes(whole):
         return whole
-    read = {place for disjunct in query.disjuncts for row in disjunct.rows for place, _ in row.outputs}
-    outputs = torch.tensor(sorted(read), dtype=torch.long)
+    read = sorted({place for disjunct in query.disjuncts for row in disjunct.rows for place, _ in row.outputs})
     program = prepare(whole, torch.float64)
-    part = excerpt(program, outputs)
+    part = excerpt(program, torch.tensor(read, dtype=torch.long))
     if part is program.graph:
         return whole
-    points = torch.from_numpy(points_of(query.boxes, network).reshape(-1, *whole.input_shape)).double()
-    expected, found = (_outputs_at(graph, points, outputs) for graph in (whole, part))
-    same = torch.allclose(expected, found, rtol=SAME, atol=SAME * float(expected.abs().max()))
+    points = points_of(query.boxes, network).reshape(-1, *whole.input_shape)
+    graphs = (graph.to(torch.float64) for graph in (whole, part))
+    expected, found = (outputs_at(graph, points, torch.float64)[:, read] for graph in graphs)
+    same = np.allclose(expected, found, rtol=SAME, atol=SAME * float(np.abs(expected).max()))
     return part if same else whole
-
-
-def _outputs_at(graph: Graph, points: Tensor, outputs: Tensor) -> Tensor:
-    """The outputs at flat positions `outputs` `[k]`, point by point, in double precision `[n, k]`."""
-    wide = graph.to(torch.float64)
-    return torch.stack([wide.evaluate(point).flatten()[outputs] for point in points.split(1)])
 
 
 def _falsifier(network: Network, graph: Graph, query: Query, problem: Problem, seed: int, deadline: float) -> Falsifier:

@@ -118,5 +118,5 @@ def test_a_network_that_is_read_whole_is_not_compared_with_itself(monkeypatch: p
     network = verifier.load(ROOT / "onnx_models" / "cartpole.onnx")
     query = verifier.read_property(ROOT / "vnnlib" / "cartpole_unsafe_11.vnnlib")
     monkeypatch.setattr(pipeline, "excerpt", lambda program, outputs: program.graph)
-    monkeypatch.setattr(pipeline, "_outputs_at", None)
+    monkeypatch.setattr(pipeline, "outputs_at", None)
     assert pipeline._part_read(network, query) is network.graph

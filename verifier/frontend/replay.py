@@ -111,15 +111,15 @@ def _compared(
         except ModelError as error:
             fault = error
             continue
-        own = _evaluate(network.graph, point[None], torch.float64)[0], _evaluate(narrow, point[None], narrow_type)[0]
+        own = outputs_at(network.graph, point[None], torch.float64)[0], outputs_at(narrow, point[None], narrow_type)[0]
         rows.append((point, expected, *own))
     if fault is not None and not rows:
         raise fault
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
-def _evaluate(graph: Graph, points: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Flat outputs `[n, outputs]`, point by point: memory stays that of one."""
+def outputs_at(graph: Graph, points: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Flat outputs `[n, outputs]` at `points` `[n, *input_shape]`, one after another: memory stays that of one."""
     values: Iterable[torch.Tensor] = (graph.evaluate(torch.from_numpy(point[None]).to(dtype)) for point in points)
     return np.stack([value.reshape(-1).double().numpy() for value in values])
 
@@ -161,7 +161,7 @@ def _is_tie(network: Network, point: np.ndarray, expected: np.ndarray, tolerance
     directions = generator.uniform(-1, 1, (PERTURBATIONS, *point.shape))
     unit = 16 * np.finfo(network.input_dtype).eps
     nearby = point + directions * unit * np.maximum(np.abs(point), 1e-3)
-    values = _evaluate(network.graph, np.concatenate([point[None], nearby]), torch.float64)
+    values = outputs_at(network.graph, np.concatenate([point[None], nearby]), torch.float64)
     low, high = values.min(0), values.max(0)
     reach = tolerance + (high - low)
     return bool(np.all((expected >= low - reach) & (expected <= high + reach)))
