@@ -89,7 +89,7 @@ def of_one(tmp_path: Path, nodes: list[onnx.NodeProto], size: int, end: int) -> 
 
 def test_a_layer_normalization_over_a_large_box_is_bounded(tmp_path: Path) -> None:
     lower, upper = of_one(tmp_path, [node("LayerNormalization", ("x", "scale"), ("y",))], 8, 50)
-    assert np.isfinite(lower).all() and np.isfinite(upper).all()
+    assert (lower >= -2.65).all() and (upper <= 2.65).all()  # the square root of 7
 
 
 def test_what_may_be_undefined_has_infinite_bounds(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Value, Variable, known
 from verifier.ops import Abs, Add, Clip, IsNonzero, Multiply, Power, Reciprocal, Where
 
+ROOM = 1 + 1e-6  # for a largest number's own rounding
+
 
 @operator("BatchNormalization", since=7)
 def batch_normalization(call: Call) -> Value:
@@ -70,7 +72,9 @@ def rms_normalization(call: Call) -> Value:
     value = call.variable(0)
     axes = range(call.axis(len(value.shape), -1), len(value.shape))
     inverse = _inverse_root(call, value, axes, call.attribute("epsilon", 1e-5))
-    return scale(call, call.emit(Multiply(), value, inverse), call.constant(1, "scale"))
+    count = np.prod([value.shape[axis] for axis in axes])
+    normal = _within(call, call.emit(Multiply(), value, inverse), np.sqrt(count))
+    return scale(call, normal, call.constant(1, "scale"))
 
 
 @operator("LRN")
@@ -81,8 +85,7 @@ def local_response_normalization(call: Call) -> Value:
     apart = place[None, :] - place[:, None]  # of channel [1] behind channel [0]
     near = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
     squares = along(call, call.emit(Power(2.0), value), 1, near.astype(np.float64))
-    share = scale(call, call.emit(Clip(0.0, np.inf), squares), call.attribute("alpha", 1e-4) / size)
-    below = scale(call, share, None, call.attribute("bias", 1.0))
+    below = scale(call, squares, call.attribute("alpha", 1e-4) / size, call.attribute("bias", 1.0))
     return call.emit(Multiply(), value, call.emit(Power(-call.attribute("beta", 0.75)), below))
 
 
@@ -93,9 +96,9 @@ def lp_normalization(call: Call) -> Value:
     axis = call.axis(len(value.shape), -1)
     absolute = call.attribute("p", 2) == 1
     size = call.emit(Abs() if absolute else Power(2.0), value)
-    total = call.emit(Clip(0.0, np.inf), add_up(call, size, [axis]))  # whatever bounds say
-    total = broadcast(call, total, value.shape)
+    total = broadcast(call, add_up(call, size, [axis]), value.shape)
     share = call.emit(Multiply(), value, call.emit(Reciprocal() if absolute else Power(-0.5), total))
+    share = _within(call, share, 1.0)
     return call.emit(Where(), call.emit(IsNonzero(), total), share, call.materialise(known(np.zeros(value.shape))))
 
 
@@ -104,11 +107,17 @@ def _standardised(call: Call, value: Variable, axes: Sequence[int], epsilon: flo
     share = 1 / np.prod([value.shape[axis] for axis in axes])
     mean = broadcast(call, scale(call, add_up(call, value, axes), share), value.shape)
     centred = call.emit(Add((1, -1)), value, mean)
-    return call.emit(Multiply(), centred, _inverse_root(call, centred, axes, epsilon))
+    normal = call.emit(Multiply(), centred, _inverse_root(call, centred, axes, epsilon))
+    return _within(call, normal, np.sqrt(1 / share - 1))  # since the sum is 0
+
+
+def _within(call: Call, value: Variable, most: float) -> Variable:
+    """The same numbers: they are never larger than `most`, which their bounds do not see."""
+    return call.emit(Clip(-most * ROOM, most * ROOM), value)
 
 
 def _inverse_root(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
     """1 / sqrt(mean of squares + epsilon) over `axes`, repeated to the value's shape."""
     share = 1 / np.prod([value.shape[axis] for axis in axes])
-    squares = call.emit(Clip(0.0, np.inf), add_up(call, call.emit(Power(2.0), value), axes))  # whatever bounds say
+    squares = add_up(call, call.emit(Power(2.0), value), axes)
     return broadcast(call, call.emit(Power(-0.5), scale(call, squares, share, epsilon)), value.shape)
