@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 
 from tests.frontend.onnx_models import load_nodes, node
+from verifier.bounding.engine import METHODS
 from verifier.bounding.interval import interval_bounds
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph, Input, Node
@@ -18,7 +20,8 @@ from verifier.core.interval import Interval
 from verifier.core.operator import Affine
 from verifier.core.query import Box
 from verifier.core.rounding import tiny
-from verifier.ops import Conv, Linear, Multiply, Scale, Sum
+from verifier.errors import UnsupportedError
+from verifier.ops import Clip, Conv, Linear, Multiply, Scale, Sign, Sum
 from verifier.ops.window import Window
 from verifier.pipeline import bounds
 
@@ -95,3 +98,39 @@ def test_a_layer_normalization_over_a_large_box_is_bounded(tmp_path: Path) -> No
 def test_what_may_be_undefined_has_infinite_bounds(tmp_path: Path) -> None:
     lower, upper = of_one(tmp_path, [node("Div", ("scale", "x"), ("y",))], 2, 1)
     assert np.isneginf(lower).all() and np.isposinf(upper).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sign_of_what_is_unknown_is_unknown(tmp_path: Path, method: str) -> None:
+    """The bound of a divisor crosses 0, and differences of infinite numbers are none."""
+    nodes = [
+        node("Mul", ("x", "x"), ("square",)),
+        node("Sub", ("square", "x"), ("less",)),
+        node("Add", ("less", "shift"), ("divisor",)),
+        node("Reciprocal", ("divisor",), ("large",)),
+        node("Mul", ("large", "share"), ("part",)),
+        node("Sub", ("part", "x"), ("z",)),
+        node("Sign", ("z",), ("y",)),
+    ]
+    constants = {"shift": np.float32([[0.3]]), "share": np.float32([[1e-3]])}
+    network = load_nodes(tmp_path, nodes, [1, 1], constants=constants)
+    ((lower, upper),) = bounds(network, Box((Fraction(-1),), (Fraction(1),)), method)
+    values = [float(network.run(np.float32([[x]])).item()) for x in (-1.0, 1.0)]
+    assert values == [1.0, -1.0] and lower.item() == -1.0 and upper.item() == 1.0
+
+
+@pytest.mark.parametrize("ends", [(torch.nan, torch.nan), (torch.nan, 2.0), (-2.0, torch.nan), (-torch.inf, torch.nan)])
+def test_the_sign_of_no_number(ends: tuple[float, float]) -> None:
+    box = Interval(*torch.tensor([ends]).T.unsqueeze(1))
+    found = Sign().interval(box)
+    assert bool(Sign().unstable(box).all()) and (found.lower.item(), found.upper.item()) == (-1.0, 1.0)
+
+
+def test_a_clip_beyond_single_precision(tmp_path: Path) -> None:
+    constants = {"low": np.float64(-1e300), "high": np.float64(0.5)}
+    nodes = [node("Clip", ("x", "low", "high"), ("y",))]
+    network = load_nodes(tmp_path, nodes, [1, 1], constants=constants, kind=TensorProto.DOUBLE)
+    ((lower, upper),) = bounds(network, Box((Fraction(-1),), (Fraction(1),)))
+    assert lower.item() == pytest.approx(-1) and upper.item() == pytest.approx(0.5)
+    with pytest.raises(UnsupportedError, match="range"):
+        Clip(1e300, 1e301).to(torch.float32, "cpu")

@@ -14,7 +14,7 @@ from verifier.bounding.program import Program, prepare
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise
-from verifier.ops import Add, LeakyRelu, Linear, Multiply, Relu, Scale, Select, Sigmoid
+from verifier.ops import Add, Elu, LeakyRelu, Linear, Multiply, Relu, Scale, Select, Sigmoid
 from verifier.search.rows import clip_by, combine
 
 HUGE = 1e30
@@ -147,6 +147,25 @@ def test_subnormal_inputs_of_huge_weights(method: str) -> None:
     found = output_interval(program, Interval(point, point), method, Effort())
     value = point.double() @ weight.T
     assert bool((found.lower.double() <= value).all()) and bool((value <= found.upper.double()).all())
+
+
+NEGLIGIBLE = LeakyRelu(torch.tensor(9e-46, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("op", [Elu(1e-38, 1e38), Elu(1e38, 1.0, 1e38), Elu(1.0, 1e-44), NEGLIGIBLE])
+def test_curves_with_factors_that_underflow(op: Elementwise) -> None:
+    """Values and planes, of factors and arguments that are small before something large."""
+    generator = torch.Generator().manual_seed(12)
+    graph = Graph((Node("x", Input(), (), (1,)), Node("y", op, (0,), (1,))), 1)
+    program, wide = prepare(graph, torch.float32), graph.to(torch.float64)
+    for low, high in ((-6, -3), (-44, -38), (36, 38)):
+        size = coefficients(generator, TRIALS, low, high).abs().reshape(TRIALS, 1)
+        box = Interval(-size, 0.5 * size)
+        for row in (torch.ones(TRIALS), -torch.ones(TRIALS)):
+            bound = bounded(program, row, box)
+            for x in points(box):
+                value = row.double() * wide.evaluate(x)[:, 0]
+                assert not bool((bound > value + 1e-14 * value.abs()).any())  # what overflows has no bound
 
 
 def forms(generator: torch.Generator, rows: int) -> tuple[LinearForm, Interval]:

@@ -25,7 +25,16 @@ def interval_bounds(program: Program, box: Interval) -> dict[int, Interval]:
 
 
 def node_interval(program: Program, position: int, bounds: dict[int, Interval], box: Interval) -> Interval:
-    """Bounds of one node from the bounds of its arguments."""
+    """Bounds of one node from the bounds of its arguments. Ends that are not numbers, as from an infinite argument, are
+    infinite: nothing is known there."""
+    found = _node_interval(program, position, bounds, box)
+    return Interval(
+        found.lower.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf),
+        found.upper.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf),
+    )
+
+
+def _node_interval(program: Program, position: int, bounds: dict[int, Interval], box: Interval) -> Interval:
     node = program.graph.nodes[position]
     if position == 0:
         return box.reshape(-1, *node.shape)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from verifier.core.adjustable import Line, Sloped
 from verifier.core.interval import Interval
 from verifier.core.operator import Band, Corner, Planes
 from verifier.core.rounding import down, tiny, unit, up
+from verifier.errors import UnsupportedError
 from verifier.ops.scalar import Point, Scalar, chord_slope, clamp_to
 
 
@@ -90,9 +92,10 @@ class LeakyRelu(Scalar):
         return _hull_with_zero(inputs[0], self._at(inputs[0].lower), self._at(inputs[0].upper))
 
     def _at(self, x: Tensor) -> Interval:
-        """Two roundings on the bent side: of the stored slope and of the product."""
-        value = x * self.slope
-        return Interval(torch.where(x >= 0, x, down(value, 2)), torch.where(x >= 0, x, up(value, 2)))
+        """Two roundings on the bent side: of the stored slope, which may be subnormal, and of the product."""
+        value, subnormal = x * self.slope, x.abs() * tiny(x.dtype)
+        low, high = down(down(value, 2) - subnormal), up(up(value, 2) + subnormal)
+        return Interval(torch.where(x >= 0, x, low), torch.where(x >= 0, x, high))
 
     def unstable(self, *inputs: Interval) -> Tensor:
         return _straddles(inputs[0])
@@ -144,6 +147,14 @@ class Clip(Scalar):
 
     minimum: float
     maximum: float
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
+        """An end that no number of this precision reaches is none."""
+        most = torch.finfo(dtype).max
+        if self.minimum > most or self.maximum < -most:
+            raise UnsupportedError(f"Clip to [{self.minimum:g}, {self.maximum:g}], beyond the range of {dtype}")
+        low = self.minimum if self.minimum >= -most else -math.inf
+        return replace(self, minimum=low, maximum=self.maximum if self.maximum <= most else math.inf)
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         return inputs[0].clamp(self.minimum, self.maximum)
@@ -198,10 +209,16 @@ class Sign(Scalar):
         return inputs[0].sign()
 
     def interval(self, *inputs: Interval) -> Interval:
-        return Interval(inputs[0].lower.sign(), inputs[0].upper.sign())
+        """An end that is not a number may be anything."""
+        lower, upper = inputs[0].lower, inputs[0].upper
+        return Interval(
+            torch.where(lower > 0, 1.0, torch.where(lower == 0, 0.0, -1.0)).to(lower.dtype),
+            torch.where(upper < 0, -1.0, torch.where(upper == 0, 0.0, 1.0)).to(upper.dtype),
+        )
 
     def unstable(self, *inputs: Interval) -> Tensor:
-        return inputs[0].lower.sign() != inputs[0].upper.sign()
+        value = self.interval(*inputs)
+        return value.lower != value.upper
 
     def slopes(self, box: Interval) -> Sequence[Tensor]:
         """Flat, and from either end to the far side of the jump."""
@@ -223,7 +240,7 @@ class Sign(Scalar):
         return (Corner(self._jump(box), before, behind),)
 
     def _jump(self, box: Interval) -> Tensor:
-        return torch.where(box.lower.sign() == box.upper.sign(), box.lower, clamp_to(box, 0.0))
+        return torch.where(self.unstable(box), clamp_to(box, 0.0), box.lower)
 
 
 def _hull_with_zero(box: Interval, low: Interval, high: Interval) -> Interval:

@@ -103,13 +103,19 @@ class Elu(Curve):
         x = inputs[0]
         return self.outer * torch.where(x > 0, x, self.alpha * torch.expm1(x.clamp(max=0) / self.width))
 
+    def at(self, x: Tensor) -> Interval:
+        """A share of x, alpha and its product may underflow before a large factor, and so may that factor itself."""
+        lost = tiny(x.dtype) * (x.abs() + abs(self.outer) * (4 + 2 * abs(self.alpha)))
+        return around(self.evaluate(x), LIBRARY_ULPS, lost)
+
     def derivative(self, x: Tensor) -> Tensor:
         bent = self.alpha / self.width * torch.exp(x.clamp(max=0) / self.width)
         return self.outer * torch.where(x > 0, 1.0, bent)
 
     def derivative_at(self, x: Tensor) -> Interval:
         """The rounding of x / width enters times x / width."""
-        return around(self.derivative(x), LIBRARY_ULPS + (x / self.width).abs().clamp(max=1000.0))
+        lost = tiny(x.dtype) * (4 + abs(self.outer) * (4 + 2 * abs(self.alpha / self.width)))
+        return around(self.derivative(x), LIBRARY_ULPS + (x / self.width).abs().clamp(max=1000.0), lost)
 
     def where_derivative_is(self, slope: Tensor, part: Interval, bend: Tensor | int) -> Tensor:
         steepness = self.outer * self.alpha / self.width
