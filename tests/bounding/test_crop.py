@@ -202,6 +202,7 @@ def always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Tiles wherever there can be any; of several sizes."""
     monkeypatch.setattr(crop, "FEW", 0)
     monkeypatch.setattr(crop, "WORTH", float("inf"))
+    monkeypatch.setattr(fields, "FOLLOWED", 0.0)
     monkeypatch.setattr(fields, "CROSSED", 1e2)
     monkeypatch.setattr(fields, "GATHERED", 0.0)
     monkeypatch.setattr(fields, "MOST_TILES", {1: 1000, 2: 30, 3: 6}[request.param])
@@ -313,6 +314,19 @@ def test_small_questions_are_not_tiled_and_large_ones_are() -> None:
     assert not patchwork(program, source, mask) and not program.patches
     assert patchwork(program, source, ~mask)
     assert not patchwork(program, source, torch.zeros_like(mask))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("always", [1], ids=["small"], indirect=True)
+def test_tiles_are_looked_for_when_whole_passes_have_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of("generated")
+    program = prepare(graph, torch.float64)
+    source = program.splittable[-1]
+    whole = torch.ones(1, graph.nodes[source].size, dtype=torch.bool)
+    dear = 2 * int(whole.sum()) * fields.row_price(graph, source)
+    monkeypatch.setattr(fields, "FOLLOWED", 1.0)
+    monkeypatch.setattr(fields, "FOLLOWED", 2.5 * dear / fields.looking_price(graph, source))
+    assert [bool(patchwork(program, source, whole)) for _ in range(4)] == [False, False, True, True]
 
 
 def test_fewer_undecided_elements_are_bounded_in_larger_tiles_and_about_as_many_in_the_same() -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.boxed import boxed
 from verifier.bounding.elements import Picked
-from verifier.bounding.fields import GATHERED, OPEN_SHARE, Fields, best_tiles, node_price, row_price
+from verifier.bounding.fields import GATHERED, OPEN_SHARE, Fields, best_tiles, looking_price, node_price, row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Part, Program
 from verifier.bounding.reach import Reach
@@ -135,12 +135,20 @@ def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Pa
     """The tiles in which to bound the elements `undecided` `[domains, n]` of a node, as patches with their share
     `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer."""
     whole = 2 * int(undecided.sum()) * row_price(program.graph, source)
-    if whole < FEW:
+    if whole < FEW or not _worth_looking(program, source, whole):
         return []
     shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in patches_of(program, source)]
     work = [(patch, mask) for patch, mask in shares if bool(mask.any())]
     price = sum(patch.price(int(mask.sum()), int(mask.any(1).sum())) for patch, mask in work)
     return work if price <= WORTH * whole else []
+
+
+def _worth_looking(program: Program, source: int, whole: float) -> bool:
+    """Whether whole passes for this node have taken as much so far, with this one of `whole`, as finding its tiles
+    does: then it costs at most twice of what it would if one knew what is still to come."""
+    if (source, False) not in program.patches:
+        program.untiled[source] = program.untiled.get(source, 0.0) + whole
+    return program.untiled.get(source, torch.inf) >= looking_price(program.graph, source)
 
 
 def patches_of(program: Program, source: int) -> tuple[Patch, ...]:

@@ -24,6 +24,7 @@ MOST_ELEMENTS = 3e7  # of the boxes of all tiles together, when tiles are compar
 TOUCHED = 60  # taking a row through one element of a node, whatever its operator
 GATHERED = 200  # picking the bounds of one element for a tile
 CROSSED = 5e6  # taking a pass through a node, however few its rows
+FOLLOWED = 2e5  # looking for tiles, for each element of the moves of data before the node
 CROSSED_ON_GPU = 1e9  # the same where operations are far faster, and starting them is not
 
 
@@ -103,6 +104,15 @@ def row_price(graph: Graph, position: int) -> float:
     return float(sum(node.size * element_price(node) for node in graph.nodes[1 : position + 1]))
 
 
+def looking_price(graph: Graph, source: int) -> float:
+    """Of finding out which tiles of a node are best."""
+    return FOLLOWED * _moved(graph, source)
+
+
+def _moved(graph: Graph, source: int) -> int:
+    return sum(node.size for node in graph.nodes[: source + 1] if isinstance(node.op, Reshape | Select))
+
+
 def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
     """None where what the tiles depend on cannot be followed back to one node."""
     boxes: dict[int, Regions] = {source: tiles}
@@ -132,8 +142,7 @@ def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
 def best_tiles(graph: Graph, source: int, crossed: float, share: float, alone: bool) -> Fields | None:
     """Of tiles of all sizes, the cheapest by `Fields.price`; None where none is better than the whole node."""
     shape = graph.nodes[source].shape
-    moved = sum(node.size for node in graph.nodes[: source + 1] if isinstance(node.op, Reshape | Select))
-    whole = follow(graph, source, Regions.whole(shape, 1)) if moved <= MOST_MOVED else None
+    whole = follow(graph, source, Regions.whole(shape, 1)) if _moved(graph, source) <= MOST_MOVED else None
     if whole is None:
         return None
     best, axes = whole, _local_axes(whole)

@@ -131,6 +131,11 @@ class Program:
         which they are bounded: filled in by `crop.patches_of` and `crop.lone_patches` on first use."""
         return {}
 
+    @cached_property
+    def untiled(self) -> dict[int, float]:
+        """By node, the operations of whole passes for it before tiles were looked for, counted by `crop`."""
+        return {}
+
     def operations_to(self, position: int) -> float:
         """Floating-point operations to take one row from a node back to the input."""
         nodes = self.graph.nodes[1 : position + 1]

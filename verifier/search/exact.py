@@ -13,20 +13,20 @@ from verifier.backends.protocol import Budget
 from verifier.backends.subproblem import Subproblem, as_solved
 from verifier.core.verdict import Status
 from verifier.errors import BackendError
-from verifier.search.root import Root
+from verifier.search.root import NOTHING, Known, Root
 from verifier.search.task import Outcome, Task
 
 MOST_UNDECIDED = 128  # neurons: with more of them, linear programs seldom end in time
 MOST_PAIRS = 16  # of a box and a disjunct, each of which is a problem of its own
 
 
-def decide_exactly(task: Task) -> Outcome | None:
+def decide_exactly(task: Task, known: Known = NOTHING) -> Outcome | None:
     """The outcome if every open disjunct of every box was refuted, with checked bounds, or a violation confirmed; else
-    None, at once where the problem is too large or not piecewise linear."""
+    None, at once where the problem is too large or not piecewise linear. `known`: of the task's boxes."""
     problem = task.problem
     if int(problem.real.sum()) > MOST_PAIRS:
         return None
-    root = Root(task, problem.real)
+    root = Root(task, problem.real, known)
     if root.undecided > MOST_UNDECIDED:
         return None
     for number, subproblem in enumerate(subproblems(task, root)):

@@ -93,6 +93,8 @@ class Strategy:
             return search_neurons(self.task, problem.real, Known(self._whole()))[1]
         if self.inputs.program is self.task.program and self._rounding_prevails(self._first_box.point()):
             self.inputs = self.inputs.in_double()
+        if self._ending:
+            return self.inputs.outcome()
         return (self._exactly() if self.task.exact else None) or self._in_turns()
 
     def _try_inputs(self, fan: int) -> Outcome:
@@ -141,6 +143,11 @@ class Strategy:
         """Whether there is time for a few boxes only in a turn."""
         return varying <= MANY_INPUTS and self.pace * TURN < LEAST_BOXES
 
+    @property
+    def _ending(self) -> bool:
+        """Whether there is no time for the bounds of one more box."""
+        return self.pace * self.task.limits.seconds < 1
+
     def _whole(self) -> NodeBounds | None:
         """What is known of the nodes over the problem's box, in the precision of the task."""
         found, program = self.inputs.whole, self.task.program
@@ -155,7 +162,7 @@ class Strategy:
         if outcome.found or not outcome.open:
             return outcome
         end = time.monotonic() + EXACT_SHARE * limits.seconds
-        return decide_exactly(replace(self.task, limits=replace(limits, deadline=end)))
+        return decide_exactly(replace(self.task, limits=replace(limits, deadline=end)), Known(self._whole()))
 
     def _in_turns(self) -> Outcome:
         """Hand-overs while they are decisive: they leave fewer boxes open, and splits of inputs leave more. Else the
@@ -208,7 +215,7 @@ def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[N
     """Searches over neurons for the disjuncts that are `still` open `[boxes, disjuncts]`, each from better bounds of
     the root than the one before, while these pay; the last of them."""
     root, bounded = Root(task, still, known), int(still.sum())
-    if root.rounded and task.problem.exact:
+    if root.rounded and task.problem.exact and task.limits.seconds > root.seconds:
         task = task.in_double()
         root = Root(task, still)
     while True:
