@@ -116,6 +116,16 @@ def test_verdicts_are_those_of_the_worst_case(small: Network) -> None:
     assert verify(small, asks(worst + 1e-3, box_of()), settings).status is Status.SAT
 
 
+def test_rows_over_inputs_with_coefficients_that_are_rounded(small: Network) -> None:
+    """0.1 is no number of any precision, so that there are tables in double precision beside those in use."""
+    query = asks(0.0, box_of(), ((1, Fraction("0.1")),))
+    found = by_cases(small.graph, query, "cpu")
+    assert found is not None and not found.problem.exact
+    for problem in (found.problem, found.problem.in_double()):
+        assert problem.input_rows is not None
+        assert problem.input_rows.tolist() == [[0.0, 0.1] + [0.0] * (found.problem.box.shape[1] - 2)]
+
+
 def test_a_position_that_is_left_out_is_not_counted(small: Network) -> None:
     """Without the worst row or column the bound holds that it violates."""
     values = least(small)

@@ -54,3 +54,15 @@ def test_what_is_stuck_moves_too() -> None:
     assert search.outcome().bound == -float("inf")
     search.frontier.batches.clear()
     assert search.outcome().bound == pytest.approx(0.25, abs=1e-6) and search.outcome().bound <= 0.25
+
+
+def test_an_easier_question_stays_one_in_double_precision() -> None:
+    """Bounds rise by what the offset has risen, and not again by what it had risen before."""
+    search = search_for(above(-0.5))
+    for _ in range(4):
+        search.run(0.0)
+    search.ease(above(-1.0))
+    wide = search.in_double()
+    assert torch.equal(wide.problem.offset, above(-1.0).offset.double())
+    wide.ease(replace(wide.problem, offset=torch.full_like(wide.problem.offset, 1.25)))
+    assert wide.outcome().bound <= 0.25, "the margin, which is 0.25 at least"

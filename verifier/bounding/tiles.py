@@ -99,7 +99,8 @@ def _tiles(program: Program, precise: Program, source: int, index: Tensor) -> It
     patches, twins = lone_patches(program, precise, source, len(index) / size)
     shares = [(patch, wanted[patch.positions]) for patch in patches]
     rows = sum(2 * int(mask.sum()) * patch.row + int(mask.any(1).sum()) * patch.crossing for patch, mask in shares)
-    if not shares or rows > WORTH * 2 * len(index) * row_price(program.graph, source):
+    # constants that differ in one precision only give tiles of more structures there
+    if not shares or len(twins) != len(patches) or rows > WORTH * 2 * len(index) * row_price(program.graph, source):
         return
     for (patch, mask), same in zip(shares, twins, strict=True):
         for number in mask.any(1).nonzero().flatten().tolist():

@@ -119,7 +119,11 @@ def _integers(separated: Separated, box: Interval) -> Tensor | None:
 
 def _over(problem: Problem, which: Tensor, box: Interval) -> Problem:
     """The problem over boxes that are cases of its boxes `which`; rows about inputs say nothing about further ones."""
-    rows = problem.input_rows
-    if rows is not None:
-        rows = torch.nn.functional.pad(rows, (0, box.shape[1] - rows.shape[1]))
-    return replace(problem.select(which, box), input_rows=rows)
+
+    def padded(rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else torch.nn.functional.pad(rows, (0, box.shape[1] - rows.shape[1]))
+
+    precise = problem.precise
+    if precise is not None:
+        precise = (precise[0], padded(precise[1]), precise[2])
+    return replace(problem.select(which, box), input_rows=padded(problem.input_rows), precise=precise)

@@ -66,7 +66,7 @@ class InputSearch(Driver[DomainBatch]):
         """Go on with the same rows over the same boxes, but higher offsets: all proofs stay valid, and bounds rise by
         the least rise of an offset."""
         rise = down((problem.offset - self.problem.offset)[self.problem.owner >= 0].amin())
-        self.problem = problem
+        self.problem, self.task = problem, replace(self.task, problem=problem)
         self.frontier.batches = [batch.replace(bound=down(batch.bound + rise)) for batch in self.frontier.batches]
         if self.stuck:
             self.stuck_bound = float(down(rise + self.stuck_bound))
