@@ -30,6 +30,7 @@ from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.ops import Linear, Relu, Sign
 from verifier.search import exact, expansion, inputs, root, strategy
+from verifier.search.root import Known
 from verifier.search.strategy import Strategy
 from verifier.search.task import Limits, Outcome, Task
 from verifier.settings import AscentSettings, SearchSettings
@@ -352,8 +353,8 @@ def test_small_problems_are_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(strategy, "SPLIT_SHARE", 0.0)
     real, outcomes = strategy.decide_exactly, []
 
-    def noted(task: Task) -> Outcome | None:
-        outcomes.append(real(task))
+    def noted(task: Task, known: Known) -> Outcome | None:
+        outcomes.append(real(task, known))
         return outcomes[-1]
 
     monkeypatch.setattr(strategy, "decide_exactly", noted)
