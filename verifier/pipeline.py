@@ -143,13 +143,11 @@ def bounds(
 
 
 def _output_bounds(program: Program, box: Box, method: str, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
-    ends = (torch.from_numpy(end).to(program.device) for end in box.outward(np.float32))
-    shaped = Interval(*(end[None] for end in ends)).reshape(1, *program.graph.input_shape)
+    lower, upper = (torch.from_numpy(end).to(program.device) for end in box.outward(np.float32))
+    shaped = Interval(lower[None], upper[None]).reshape(1, *program.graph.input_shape)
     with torch.no_grad():
         result = output_interval(program, shaped, method, effort)
-    lower = result.lower[0].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    upper = result.upper[0].nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return lower.cpu().numpy(), upper.cpu().numpy()
+    return result.lower[0].cpu().numpy(), result.upper[0].cpu().numpy()
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Intervals keep a sign that no rounding of large numbers may take away: of sums of squares and what is like them."""
+"""Intervals keep a sign that no rounding of large numbers may take away, and are infinite where nothing is known."""
 
 from __future__ import annotations
 
@@ -26,12 +26,26 @@ from verifier.ops.window import Window
 from verifier.pipeline import bounds
 
 WINDOW = Window(wide=(4, 4), narrow=(3, 3), kernel=(2, 2), stride=(1, 1), dilation=(1, 1), begin=(0, 0))
+
+
+def some(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
 POSITIVE: dict[str, tuple[Affine, tuple[int, ...], tuple[int, ...]]] = {
-    "linear": (Linear(torch.rand(3, 5).double()), (1, 5), (1, 3)),
-    "conv": (Conv(torch.rand(3, 2, 2, 2).double(), WINDOW), (1, 2, 4, 4), (1, 3, 3, 3)),
+    "linear": (Linear(some(3, 5)), (1, 5), (1, 3)),
+    "conv": (
+        Conv(some(3, 2, 2, 2), WINDOW),
+        (1, 2, 4, 4),
+        (1, 3, 3, 3),
+    ),
     "sum": (Sum((1,), (1, 50)), (1, 50), (1, 1)),
-    "scale": (Scale(torch.rand(1, 5).double()), (1, 5), (1, 5)),
-    "scale and shift": (Scale(torch.rand(1, 5).double(), torch.full((1, 5), 1e-5).double()), (1, 5), (1, 5)),
+    "scale": (Scale(some(1, 5)), (1, 5), (1, 5)),
+    "scale and shift": (
+        Scale(some(1, 5), torch.full((1, 5), 1e-5).double()),
+        (1, 5),
+        (1, 5),
+    ),
 }  # operators, their shapes of input and output
 
 
@@ -93,6 +107,11 @@ def of_one(tmp_path: Path, nodes: list[onnx.NodeProto], size: int, end: int) -> 
 def test_a_layer_normalization_over_a_large_box_is_bounded(tmp_path: Path) -> None:
     lower, upper = of_one(tmp_path, [node("LayerNormalization", ("x", "scale"), ("y",))], 8, 50)
     assert (lower >= -2.65).all() and (upper <= 2.65).all()  # the square root of 7
+
+
+def test_a_negative_epsilon_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="negative"):
+        of_one(tmp_path, [node("LayerNormalization", ("x", "scale"), ("y",), epsilon=-1e-3)], 8, 1)
 
 
 def test_what_may_be_undefined_has_infinite_bounds(tmp_path: Path) -> None:

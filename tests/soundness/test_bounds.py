@@ -18,6 +18,7 @@ from verifier.bounding import account, backward, dots, engine, forward, interval
 from verifier.bounding.engine import METHODS, Effort, bound_nodes, output_interval
 from verifier.bounding.program import Program, prepare
 from verifier.bounding.specification import bound_rows
+from verifier.core import rounding
 from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
@@ -175,7 +176,7 @@ def test_where_rounding_dominates(method: str, dtype: str, monkeypatch: pytest.M
     cases = [rounding_case(DTYPES[dtype], seed) for seed in range(4)]
     for program, box, values in cases:
         assert_inside(values, output_interval(program, box, method, Effort()), method)
-    for module in (interval, forward, account, backward, reach):
+    for module in (rounding, interval, forward, account, backward, reach):
         monkeypatch.setattr(module, "gamma", lambda count, dtype: 0.0)
     with pytest.raises(AssertionError, match="not in"):
         for program, box, values in cases:
@@ -203,7 +204,7 @@ def test_the_backward_pass_alone_where_rounding_dominates(dtype: str, monkeypatc
         for place, row in enumerate(least):
             assert all(low <= v for low, v in zip(fractions(sound[place]), row[0], strict=True))
         with monkeypatch.context() as patch:
-            for module in (account, backward, reach):
+            for module in (rounding, account, backward, reach):
                 patch.setattr(module, "gamma", lambda count, dtype: 0.0)
             careless = minimum(engine.NodeBounds(found.intervals, found.planes))  # nothing kept from before
         for place, row in enumerate(least):

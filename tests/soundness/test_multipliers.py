@@ -22,6 +22,7 @@ from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.optimise import certain_bound, initial_multipliers
 from verifier.bounding.program import Program, prepare
 from verifier.bounding.undecided import Reader, Undecided, undecided_elements
+from verifier.core import rounding
 from verifier.core.adjustable import Adjustable, Sloped
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
@@ -186,7 +187,7 @@ def test_where_rounding_dominates(dtype: str, monkeypatch: pytest.MonkeyPatch) -
         values = exact_values(graph, points)
         assert check(program, box, values, points, seed)
         with monkeypatch.context() as patch:
-            for module in (account, backward, optimise, reach):
+            for module in (rounding, account, backward, optimise, reach):
                 patch.setattr(module, "gamma", lambda count, dtype: 0.0)
             try:
                 check(program, box, values, points, seed)
@@ -217,7 +218,13 @@ def test_a_charge_alone_where_rounding_dominates(dtype: str, monkeypatch: pytest
         return sum(Fraction(float(b)) > e for b, e in zip(bound, exact, strict=True))
 
     assert wrong() == 0
-    for module, name in ((account, "gamma"), (backward, "gamma"), (backward, "unit"), (reach, "gamma")):
+    for module, name in (
+        (rounding, "gamma"),
+        (account, "gamma"),
+        (backward, "gamma"),
+        (backward, "unit"),
+        (reach, "gamma"),
+    ):
         monkeypatch.setattr(module, name, lambda *_: 0.0)
     # tightening the hidden bounds to their exact values leaves a charge no room but its rounding
     for source in program.splittable:

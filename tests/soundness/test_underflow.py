@@ -52,6 +52,13 @@ def bounded(program: Program, row: Tensor, box: Interval) -> Tensor:
     return backward(program, start, torch.zeros(len(row), 1), found).minimum(box)[:, 0].double()
 
 
+def assert_below(graph: Graph, row: Tensor, box: Interval) -> None:
+    """The bounds, what the coefficients `[TRIALS]` make of the output at points of their boxes."""
+    bound = bounded(prepare(graph, torch.float32), row, box)
+    for x in points(box):
+        assert bool((bound <= row.double() * graph.evaluate(x)[:, 0]).all())
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("share", [1e-6, 1.0])
 def test_products_with_slopes(name: str, share: float) -> None:
@@ -62,10 +69,7 @@ def test_products_with_slopes(name: str, share: float) -> None:
     generator = torch.Generator().manual_seed(3)
     box = domains(generator, share)
     for low, high in ((-39, -37), (-45, -38)):
-        row = coefficients(generator, TRIALS, low, high)
-        bound = bounded(prepare(graph, torch.float32), row, box)
-        for x in points(box):
-            assert bool((bound <= row.double() * graph.evaluate(x)[:, 0]).all())
+        assert_below(graph, coefficients(generator, TRIALS, low, high), box)
 
 
 def test_products_with_inputs() -> None:
@@ -73,10 +77,7 @@ def test_products_with_inputs() -> None:
     generator = torch.Generator().manual_seed(4)
     size = coefficients(generator, TRIALS, -24, -20).abs().reshape(-1, 1)
     box = Interval(-size, 2 * size)
-    row = coefficients(generator, TRIALS, -24, -20)
-    bound = bounded(prepare(graph, torch.float32), row, box)
-    for x in points(box):
-        assert bool((bound <= row.double() * x[:, 0]).all())
+    assert_below(graph, coefficients(generator, TRIALS, -24, -20), box)
 
 
 def test_rows_that_meet_again_behind_their_slopes() -> None:
@@ -96,10 +97,7 @@ def test_rows_that_meet_again_behind_their_slopes() -> None:
     )
     generator = torch.Generator().manual_seed(8)
     box = domains(generator, -0.1)
-    row = coefficients(generator, TRIALS, -41, -37)
-    bound = bounded(prepare(graph, torch.float32), row, box)
-    for x in points(box):
-        assert bool((bound <= row.double() * graph.evaluate(x)[:, 0]).all())
+    assert_below(graph, coefficients(generator, TRIALS, -41, -37), box)
 
 
 def test_products_of_two_arguments() -> None:
@@ -115,10 +113,7 @@ def test_products_of_two_arguments() -> None:
     generator = torch.Generator().manual_seed(9)
     lower = torch.rand((TRIALS, 2), generator=generator) + 0.5
     box = Interval(lower, lower * 1.0001)
-    row = coefficients(generator, TRIALS, -34, -30)
-    bound = bounded(prepare(graph, torch.float32), row, box)
-    for x in points(box):
-        assert bool((bound <= row.double() * graph.evaluate(x)[:, 0]).all())
+    assert_below(graph, coefficients(generator, TRIALS, -34, -30), box)
 
 
 def test_weighted_rows_at_the_start() -> None:

@@ -31,7 +31,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.rounding import down, gamma, tiny, unit
+from verifier.core.rounding import down, gamma, roundoff, tiny, unit
 from verifier.core.sums import total, total_depth
 
 SAFETY = 1.03  # covers the rounding of the debt's own arithmetic, which is relative and far smaller
@@ -52,7 +52,7 @@ class LinearForm:
         rows = flat(self.coefficients, 2)
         lower, middle, upper = flat(box.lower), flat(box.middle()), flat(box.upper)
         half = torch.maximum(upper - middle, middle - lower)
-        half = half + _relative(middle.abs() + half, total_depth(rows.shape[2]) + 10)
+        half = half + roundoff(middle.abs() + half, total_depth(rows.shape[2]) + 10)
         value = times(rows, middle) - times(rows.abs(), half) + self.bias
         error = 4 * unit(rows.dtype) * (value.abs() + self.bias.abs()) + 2 * tiny(rows.dtype) * rows.shape[2]
         return value - (self.debt + error) * SAFETY
@@ -136,13 +136,13 @@ class Walk:
         is at most `reach` `[k]`: their roundings are settled here."""
         rows = flat(self.pending[position], 2)[..., elements]
         self.size = self.size + len(elements)
-        self.account.owe(rows.abs() @ _relative(reach, self.roundings[position] + 1))
+        self.account.owe(rows.abs() @ roundoff(reach, self.roundings[position] + 1))
         return rows
 
     def arrive(self) -> LinearForm:
         """What is left at the input, when every other node is crossed."""
         if 0 in self.pending:
-            self._owe_relative(0, self.pending[0], self.roundings[0] + 1)
+            self._owe_roundoff(0, self.pending[0], self.roundings[0] + 1)
         bias, debt = self.account.balance()
         rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, bias)
         return LinearForm(rows, bias, debt * SAFETY + tiny(self.program.dtype) * self.size)
@@ -150,7 +150,7 @@ class Walk:
     def settle(self) -> Tensor:
         """Lower bounds `[batch, spec]` of what is left, from the intervals of the nodes where it is."""
         for position, rows in self.pending.items():
-            self._owe_relative(position, rows, self.roundings[position] + 1)
+            self._owe_roundoff(position, rows, self.roundings[position] + 1)
         bias, debt = self.account.balance()
         least = down(bias - (debt * SAFETY + tiny(self.program.dtype) * self.size), 2)
         none = torch.zeros_like(bias)
@@ -165,7 +165,7 @@ class Walk:
         if isinstance(node.op, Constant):
             self.account.add(times_offset(rows, node.op.value))
             self.size = self.size + 2 * node.size
-            error = _relative(node.op.value.abs(), offset_depth(node.shape, node.op.value) + 4)
+            error = roundoff(node.op.value.abs(), offset_depth(node.shape, node.op.value) + 4)
             self.account.owe(times_vector(rows.abs(), error))
         elif isinstance(node.op, Elementwise):
             self._cross_elementwise(position, rows)
@@ -218,11 +218,11 @@ class Walk:
         summed = 0 if offset is None else offset_depth(node.shape, offset)
         return self.found.reach.error(self.program, position, meeting + earlier, summed + earlier)
 
-    def _owe_relative(self, position: int, rows: Tensor, roundings: int) -> None:
+    def _owe_roundoff(self, position: int, rows: Tensor, roundings: int) -> None:
         """For coefficients of a node that are off by so many roundings."""
         largest = self.found.reach.largest(position, self.program.dtype)[0]
         self.size = self.size + self.program.graph.nodes[position].size
-        self.account.owe(times_vector(rows.abs(), _relative(largest, roundings)))
+        self.account.owe(times_vector(rows.abs(), roundoff(largest, roundings)))
 
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
         node, planes = self.program.graph.nodes[position], self.found.planes[position]
@@ -287,13 +287,8 @@ class Walk:
         parts = ((self.pending[source], self.roundings[source]), (rows, roundings))
         for part, count in parts:
             if count:
-                self._owe_relative(source, part, count)
+                self._owe_roundoff(source, part, count)
         self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
-
-
-def _relative(largest: Tensor, roundings: int) -> Tensor:
-    """How far a product with numbers up to `largest` is off after so many roundings: at least, if it underflows."""
-    return largest * gamma(roundings, largest.dtype) + tiny(largest.dtype)
 
 
 def _zero_rows(program: Program, bias: Tensor) -> Tensor:

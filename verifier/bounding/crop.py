@@ -131,11 +131,12 @@ def _offsets(shape: Shape, box: Sequence[int]) -> Tensor:
     return torch.arange(math.prod(shape)).reshape(shape)[tuple(slice(size) for size in box)].flatten()
 
 
-def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Patch, Tensor]]:
+def patchwork(program: Program, source: int, undecided: Tensor, most: float = math.inf) -> list[tuple[Patch, Tensor]]:
     """The tiles in which to bound the elements `undecided` `[domains, n]` of a node, as patches with their share
-    `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer."""
+    `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer. `most`: operations
+    for which there is time, if tiles have to be looked for."""
     whole = 2 * int(undecided.sum()) * row_price(program.graph, source)
-    if whole < FEW or not _worth_looking(program, source, whole):
+    if whole < FEW or not _worth_looking(program, source, whole, most):
         return []
     shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in patches_of(program, source)]
     work = [(patch, mask) for patch, mask in shares if bool(mask.any())]
@@ -143,12 +144,14 @@ def patchwork(program: Program, source: int, undecided: Tensor) -> list[tuple[Pa
     return work if price <= WORTH * whole else []
 
 
-def _worth_looking(program: Program, source: int, whole: float) -> bool:
-    """Whether whole passes for this node have taken as much so far, with this one of `whole`, as finding its tiles
-    does: then it costs at most twice of what it would if one knew what is still to come."""
-    if (source, False) not in program.patches:
-        program.untiled[source] = program.untiled.get(source, 0.0) + whole
-    return program.untiled.get(source, torch.inf) >= looking_price(program.graph, source)
+def _worth_looking(program: Program, source: int, whole: float, most: float) -> bool:
+    """Whether the tiles of this node are known, or finding them takes at most `most` operations and as much as whole
+    passes for it have taken so far, with this one of `whole`: then it costs at most twice of what it would if one knew
+    what is still to come."""
+    if (source, False) in program.patches:
+        return True
+    program.untiled[source] = program.untiled.get(source, 0.0) + whole
+    return looking_price(program.graph, source) <= min(program.untiled[source], most)
 
 
 def patches_of(program: Program, source: int) -> tuple[Patch, ...]:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from verifier.bounding.crop import Patch, patchwork
 from verifier.bounding.elements import picked
-from verifier.bounding.fields import looking_price
 from verifier.bounding.forward import input_form, node_form
 from verifier.bounding.interval import node_interval
 from verifier.bounding.nodes import NodeBounds
@@ -147,8 +146,7 @@ def _passes(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Backward passes until all elements `undecided` `[batch, n]` of a node are bounded or the deadline comes: domains
     `[b]`, flat positions `[b, k]` of elements in each of them, and their lower and upper bounds."""
-    looking = seconds_of(looking_price(program.graph, source), 1)
-    work = patchwork(program, source, undecided) if time.monotonic() + looking < effort.deadline else []
+    work = patchwork(program, source, undecided, ROW_OPERATIONS * (effort.deadline - time.monotonic()))
     if not work:
         operations = program.operations_to(source)
         blocks = _blocks(undecided, most_rows(program, source, effort), int(PASS_OPERATIONS / operations))

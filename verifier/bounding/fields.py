@@ -24,8 +24,8 @@ MOST_ELEMENTS = 3e7  # of the boxes of all tiles together, when tiles are compar
 TOUCHED = 60  # taking a row through one element of a node, whatever its operator
 GATHERED = 200  # picking the bounds of one element for a tile
 CROSSED = 5e6  # taking a pass through a node, however few its rows
-FOLLOWED = 2e5  # looking for tiles, for each element of the moves of data before the node
 CROSSED_ON_GPU = 1e9  # the same where operations are far faster, and starting them is not
+FOLLOWED = 2e5  # looking for tiles, for each element of the moves of data before the node
 
 
 @dataclass(frozen=True, eq=False)

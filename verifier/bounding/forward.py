@@ -21,7 +21,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Band, Elementwise
-from verifier.core.rounding import down, gamma, tiny, unit, up
+from verifier.core.rounding import down, gamma, roundoff, tiny, unit, up
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,8 @@ def _apply_affine(op: Affine, absolute: Affine, arguments: tuple[Form, ...]) -> 
     terms = op.linear(*(a.terms.flatten(0, 1) for a in arguments)).unflatten(0, (batch, count))
     if op.fan_in == 0 and offset is None:
         return Form(terms, op.linear(*(a.radius for a in arguments)))
-    factor = gamma(op.depth_in + 8, dtype)
     sizes = [a.terms[:, 0].abs() + a.spread for a in arguments]
-    inflated = [a.radius + (factor * size + tiny(dtype)) for a, size in zip(arguments, sizes, strict=True)]
+    inflated = [a.radius + roundoff(size, op.depth_in + 8) for a, size in zip(arguments, sizes, strict=True)]
     radius = absolute.linear(*inflated) + underflow(op.fan_in, sizes) * count
     if offset is not None:
         # not in place: an operator that moves nothing returns its argument
@@ -90,10 +89,10 @@ def _apply_band(band: Band, arguments: tuple[Form, ...]) -> Form:
     middle = band.low / 2 + band.high / 2
     terms = sum(s.unsqueeze(1) * a.terms for s, a in zip(band.slopes, arguments, strict=True))
     assert isinstance(terms, Tensor)
-    factor = gamma(2 * len(arguments) + 4, dtype)
-    radius = torch.maximum(band.high - middle, middle - band.low) + factor * middle.abs()
+    roundings = 2 * len(arguments) + 4
+    radius = torch.maximum(band.high - middle, middle - band.low) + gamma(roundings, dtype) * middle.abs()
     for slope, argument in zip(band.slopes, arguments, strict=True):
-        error = factor * (argument.terms[:, 0].abs() + argument.spread) + tiny(dtype)
+        error = roundoff(argument.terms[:, 0].abs() + argument.spread, roundings)
         radius = radius + slope.abs() * (argument.radius + error)
     terms[:, 0] += middle
     return Form(terms, up(radius, 3) + tiny(dtype) * len(arguments) * (terms.shape[1] + 2))

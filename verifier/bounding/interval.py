@@ -12,7 +12,7 @@ from verifier.core.flat import flat
 from verifier.core.graph import Constant
 from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
-from verifier.core.rounding import down, gamma, tiny, unit, up
+from verifier.core.rounding import down, gamma, roundoff, tiny, unit, up
 from verifier.ops import Add
 
 
@@ -27,11 +27,7 @@ def interval_bounds(program: Program, box: Interval) -> dict[int, Interval]:
 def node_interval(program: Program, position: int, bounds: dict[int, Interval], box: Interval) -> Interval:
     """Bounds of one node from the bounds of its arguments. Ends that are not numbers, as from an infinite argument, are
     infinite: nothing is known there."""
-    found = _node_interval(program, position, bounds, box)
-    return Interval(
-        found.lower.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf),
-        found.upper.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf),
-    )
+    return _node_interval(program, position, bounds, box).intersect(Interval.unbounded((), box.lower))
 
 
 def _node_interval(program: Program, position: int, bounds: dict[int, Interval], box: Interval) -> Interval:
@@ -77,11 +73,10 @@ def affine_interval(op: Affine, absolute: Affine, arguments: tuple[Interval, ...
     if op.fan_in == 0 and offset is None:
         return Interval(op.linear(*(a.lower for a in arguments)), op.linear(*(a.upper for a in arguments)))
     dtype = arguments[0].lower.dtype
-    factor = gamma(op.depth_in + 8, dtype)
     centers = [a.middle() for a in arguments]
     radii = [torch.maximum(a.upper - c, c - a.lower) for a, c in zip(arguments, centers, strict=True)]
     sizes = [c.abs() + r for c, r in zip(centers, radii, strict=True)]
-    inflated = [r + (factor * size + tiny(dtype)) for r, size in zip(radii, sizes, strict=True)]
+    inflated = [r + roundoff(size, op.depth_in + 8) for r, size in zip(radii, sizes, strict=True)]
     center = op.linear(*centers)
     radius = absolute.linear(*inflated) + underflow(op.fan_in, sizes)
     if offset is not None:

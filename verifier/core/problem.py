@@ -179,12 +179,12 @@ def _dense(terms: list, size: int, dtype: torch.dtype) -> tuple[np.ndarray, bool
     too large become infinite, and then their rows prove nothing."""
     array: np.ndarray = np.zeros((max(1, len(terms)), size), dtype=NUMPY[dtype])
     exact = True
-    for place, row in enumerate(terms):
-        for index, coefficient in row:
-            with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
+        for place, row in enumerate(terms):
+            for index, coefficient in row:
                 array[place, index] = nearest(coefficient)
-            stored = float(array[place, index])
-            exact &= np.isfinite(stored) and Fraction(stored) == coefficient
+                stored = float(array[place, index])
+                exact &= np.isfinite(stored) and Fraction(stored) == coefficient
     return array, exact
 
 

@@ -28,6 +28,11 @@ def gamma(count: int, dtype: torch.dtype) -> float:
     return product / (1 - product) if product < 1 else float("inf")
 
 
+def roundoff(size: Tensor, count: int) -> Tensor:
+    """How far numbers up to `size` may be off after `count` roundings: by `tiny` at least, if they underflow."""
+    return size * gamma(count, size.dtype) + tiny(size.dtype)
+
+
 def down(value: Tensor, ulps: int = 1) -> Tensor:
     """A number at most the real one, where `value` is `ulps` correctly rounded operations away from it."""
     return value - (value.abs() * ((2 * ulps + 1) * unit(value.dtype)) + tiny(value.dtype))

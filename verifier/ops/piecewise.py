@@ -210,11 +210,7 @@ class Sign(Scalar):
 
     def interval(self, *inputs: Interval) -> Interval:
         """An end that is not a number may be anything."""
-        lower, upper = inputs[0].lower, inputs[0].upper
-        return Interval(
-            torch.where(lower > 0, 1.0, torch.where(lower == 0, 0.0, -1.0)).to(lower.dtype),
-            torch.where(upper < 0, -1.0, torch.where(upper == 0, 0.0, 1.0)).to(upper.dtype),
-        )
+        return Interval(inputs[0].lower.nan_to_num(nan=-1.0).sign(), inputs[0].upper.nan_to_num(nan=1.0).sign())
 
     def unstable(self, *inputs: Interval) -> Tensor:
         value = self.interval(*inputs)

@@ -3,6 +3,7 @@ neighbouring channels, or by a norm."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ def instance_normalization(call: Call) -> Value:
     value = call.variable(0)
     shape = (-1, *(1,) * (len(value.shape) - 2))
     gamma, beta = (call.constant(index, what).reshape(shape) for index, what in ((1, "scale"), (2, "bias")))
-    normal = _standardised(call, value, range(2, len(value.shape)), call.attribute("epsilon", 1e-5))
+    normal = _standardised(call, value, range(2, len(value.shape)), _epsilon(call))
     return scale(call, normal, gamma, beta)
 
 
@@ -45,7 +46,7 @@ def instance_normalization(call: Call) -> Value:
 def layer_normalization(call: Call) -> Value:
     value = call.variable(0)
     axes = range(call.axis(len(value.shape), -1), len(value.shape))
-    normal = _standardised(call, value, axes, call.attribute("epsilon", 1e-5))
+    normal = _standardised(call, value, axes, _epsilon(call))
     bias = call.constant(2, "bias") if call.has(2) else None
     return scale(call, normal, call.constant(1, "scale"), bias)
 
@@ -57,7 +58,7 @@ def group_normalization(call: Call) -> Value:
     channels = value.shape[1]
     size = int(np.prod(value.shape[1:], dtype=np.int64)) // groups
     grouped = reshape(call, value, (value.shape[0], groups, size))
-    normal = _standardised(call, grouped, [2], call.attribute("epsilon", 1e-5))
+    normal = _standardised(call, grouped, [2], _epsilon(call))
     gamma, beta = (
         np.repeat(call.constant(index, what), channels // call.value(index).shape[0]).reshape(
             -1, *(1,) * (len(value.shape) - 2)
@@ -71,9 +72,8 @@ def group_normalization(call: Call) -> Value:
 def rms_normalization(call: Call) -> Value:
     value = call.variable(0)
     axes = range(call.axis(len(value.shape), -1), len(value.shape))
-    inverse = _inverse_root(call, value, axes, call.attribute("epsilon", 1e-5))
-    count = np.prod([value.shape[axis] for axis in axes])
-    normal = _within(call, call.emit(Multiply(), value, inverse), np.sqrt(count))
+    inverse = _inverse_root(call, value, axes, _epsilon(call))
+    normal = _within(call, call.emit(Multiply(), value, inverse), np.sqrt(_count(value, axes)))
     return scale(call, normal, call.constant(1, "scale"))
 
 
@@ -104,11 +104,11 @@ def lp_normalization(call: Call) -> Value:
 
 def _standardised(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
     """(x - mean) / sqrt(variance + epsilon) over `axes`."""
-    share = 1 / np.prod([value.shape[axis] for axis in axes])
-    mean = broadcast(call, scale(call, add_up(call, value, axes), share), value.shape)
+    count = _count(value, axes)
+    mean = broadcast(call, scale(call, add_up(call, value, axes), 1 / count), value.shape)
     centred = call.emit(Add((1, -1)), value, mean)
     normal = call.emit(Multiply(), centred, _inverse_root(call, centred, axes, epsilon))
-    return _within(call, normal, np.sqrt(1 / share - 1))  # since the sum is 0
+    return _within(call, normal, np.sqrt(count - 1))  # since the sum is 0
 
 
 def _within(call: Call, value: Variable, most: float) -> Variable:
@@ -118,6 +118,18 @@ def _within(call: Call, value: Variable, most: float) -> Variable:
 
 def _inverse_root(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
     """1 / sqrt(mean of squares + epsilon) over `axes`, repeated to the value's shape."""
-    share = 1 / np.prod([value.shape[axis] for axis in axes])
     squares = add_up(call, call.emit(Power(2.0), value), axes)
-    return broadcast(call, call.emit(Power(-0.5), scale(call, squares, share, epsilon)), value.shape)
+    mean = scale(call, squares, 1 / _count(value, axes), epsilon)
+    return broadcast(call, call.emit(Power(-0.5), mean), value.shape)
+
+
+def _count(value: Variable, axes: Sequence[int]) -> int:
+    return math.prod(value.shape[axis] for axis in axes)
+
+
+def _epsilon(call: Call) -> float:
+    """Never negative, on which `_within` rests."""
+    epsilon = float(call.attribute("epsilon", 1e-5))
+    if epsilon < 0:
+        raise UnsupportedError(f"its epsilon, {epsilon:g}, is negative")
+    return epsilon
