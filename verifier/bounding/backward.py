@@ -123,6 +123,7 @@ class Walk:
         self.roundings = dict.fromkeys(start, start_roundings)  # of each pending coefficient, relative to itself
         sizes = {position: program.graph.nodes[position].size for position in start}
         self.terms = {k: min(size, terms or size) for k, size in sizes.items()}  # of a pending row, that are not 0
+        self.own: set[int] = set()  # nodes whose pending rows are in memory that nobody else reads
         self.foreseen: dict[int, Tensor] = {}  # error vectors v of affine nodes for which  (|A| - A) . v  is settled
         self.account = Account(bias)
         self.size: Tensor = torch.ones((), dtype=bias.dtype, device=bias.device)  # underflows times what they multiply
@@ -162,6 +163,7 @@ class Walk:
         """Rewrite the rows over one node as rows over its arguments."""
         node = self.program.graph.nodes[position]
         rows = self.pending.pop(position)
+        self.own.discard(position)
         if isinstance(node.op, Constant):
             self.account.add(times_offset(rows, node.op.value))
             self.size = self.size + 2 * node.size
@@ -169,6 +171,8 @@ class Walk:
             self.account.owe(times_vector(rows.abs(), error))
         elif isinstance(node.op, Elementwise):
             self._cross_elementwise(position, rows)
+        elif position in self.found.contracted:
+            self._cross_contracted(position, rows)
         else:
             self._cross_affine(position, rows)
         del self.roundings[position], self.terms[position]
@@ -202,8 +206,24 @@ class Walk:
                 self.account.owe(times_vector(rows.abs(), error))
         batch, spec = rows.shape[:2]
         roundings, terms = self.roundings[position] if exact else 0, self.terms[position]
+        if node.op.columns is not None:
+            self._send_columns(node.inputs[0], node.op.columns, flat(rows, 2), roundings, terms)
+            return
         for source, sent in zip(node.inputs, node.op.adjoint(rows.flatten(0, 1)), strict=True):
             self._send(source, sent.unflatten(0, (batch, spec)), roundings, terms * max(1, node.op.fan_in))
+
+    def _cross_contracted(self, position: int, rows: Tensor) -> None:
+        """Parallel planes: they take A to A q and A p, and add  A . middle - |A| . half."""
+        node, known = self.program.graph.nodes[position], self.found.contracted[position]
+        contraction, absolute = self.program.contractions[position], rows.abs()
+        self.size = self.size + 2 * self.found.reach.underflow(self.program, contraction.product)
+        self.account.add(times(rows, known.middle))
+        self.account.add(-times(absolute, known.half))
+        count = contraction.depth + total_depth(node.size) + self.roundings[position] + 3
+        self.account.owe(times(absolute, known.size) * gamma(count, rows.dtype))
+        terms = self.terms[position] * contraction.summed
+        for source, sent in zip(contraction.sources, known.adjoint(rows, contraction), strict=True):
+            self._send(source, sent.reshape(*rows.shape[:2], *self.program.graph.nodes[source].shape), 0, terms)
 
     def _error_vector(self, position: int) -> Tensor | None:
         """v with |error of crossing this affine node| <= |A| . v; None where crossing is exact."""
@@ -264,7 +284,7 @@ class Walk:
     def _foresee(self, position: int) -> Tensor | None:
         """The error vector of an affine node that is crossed later, if it is one whose errors are charged."""
         node = self.program.graph.nodes[position]
-        if isinstance(node.op, Affine):
+        if isinstance(node.op, Affine) and position not in self.found.contracted:
             error = self._error_vector(position)
             if error is not None:
                 self.foreseen[position] = error
@@ -289,6 +309,27 @@ class Walk:
             if count:
                 self._owe_roundoff(source, part, count)
         self.pending[source], self.roundings[source] = parts[0][0] + rows, 1
+        self.own.add(source)
+
+    def _send_columns(self, source: int, columns: Tensor, rows: Tensor, roundings: int, terms: int) -> None:
+        """The same for rows `[batch, spec, k]` over the elements `columns` `[k]` alone: the others stay as they are."""
+        node = self.program.graph.nodes[source]
+        self.terms[source] = min(node.size, self.terms.get(source, 0) + terms)
+        if source not in self.pending:
+            self.pending[source], self.roundings[source] = rows.new_zeros(*rows.shape[:2], *node.shape), 0
+        elif source not in self.own:
+            self.pending[source] = self.pending[source].clone(memory_format=torch.contiguous_format)
+        self.own.add(source)
+        if source in self.foreseen:
+            self._settle(source, self.pending[source])
+        whole = flat(self.pending[source], 2)
+        reach = self.found.reach.largest(source, self.program.dtype).flatten()[columns]
+        for part, count in ((whole[..., columns], self.roundings[source]), (rows, roundings)):
+            if count:
+                self.account.owe(part.abs() @ roundoff(reach, count))
+                self.size = self.size + len(columns)
+        whole.index_add_(2, columns, rows)
+        self.roundings[source] = max(1, self.roundings[source])
 
 
 def _zero_rows(program: Program, bias: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.bounding.contraction import contracted
 from verifier.bounding.crop import Patch, patchwork
 from verifier.bounding.elements import picked
 from verifier.bounding.forward import input_form, node_form
@@ -77,6 +78,8 @@ def bound_nodes(
         if inherited is not None and position in inherited:
             bounds = bounds.intersect(inherited[position])
         found.intervals[position] = bounds
+        if method == "crown" and position in program.contractions:
+            found.contracted[position] = contracted(program.contractions[position], found.intervals, node.shape)
     return found
 
 

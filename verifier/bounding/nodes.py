@@ -6,6 +6,7 @@ from dataclasses import InitVar, dataclass, field
 
 from torch import Tensor
 
+from verifier.bounding.contraction import Contracted
 from verifier.bounding.forward import Form
 from verifier.bounding.reach import Reach
 from verifier.core.interval import Interval
@@ -14,13 +15,15 @@ from verifier.core.operator import Planes
 
 @dataclass(frozen=True, eq=False)
 class NodeBounds:
-    """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty). Each has
-    the batch of the domains, or a batch of 1 where it holds for all of them. `known` is the reach of these domains and
-    maybe more; bounds that are joined have one of their own, since that of any of them is not that of all."""
+    """By node: `intervals` of every value, `planes` of every nonlinear node, forward `forms` (may be empty), and, while
+    bounds of nodes are made, what is known of `contracted` products of matrices. Each has the batch of the domains, or
+    a batch of 1 where it holds for all of them. `known` is the reach of these domains and maybe more; bounds that are
+    joined have one of their own, since that of any of them is not that of all."""
 
     intervals: dict[int, Interval] = field(default_factory=dict)
     planes: dict[int, Planes] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)
+    contracted: dict[int, Contracted] = field(default_factory=dict)
     reach: Reach = field(init=False)
     known: InitVar[Reach | None] = None
 
@@ -37,7 +40,8 @@ class NodeBounds:
         return NodeBounds(self.intervals, self.planes, known=self.reach)
 
     def select(self, domains: Tensor | slice) -> NodeBounds:
-        """Intervals and planes of some domains."""
+        """Intervals, planes and contracted products of some domains."""
         intervals = {k: v if v.shape[0] == 1 else v.select(domains) for k, v in self.intervals.items()}
         planes = {k: v if len(v.upper_intercept) == 1 else v.select(domains) for k, v in self.planes.items()}
-        return NodeBounds(intervals, planes, known=self.reach)
+        contracted = {k: v if len(v.half) == 1 else v.select(domains) for k, v in self.contracted.items()}
+        return NodeBounds(intervals, planes, contracted=contracted, known=self.reach)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from verifier.bounding.contraction import Contraction, contraction_at
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.memory import keep_freed_memory
@@ -74,6 +75,12 @@ class Program:
         for position, origin in enumerate(self.origins):
             found[origin] = (*found.get(origin, ()), *((position,) if position != origin else ()))
         return found
+
+    @cached_property
+    def contractions(self) -> dict[int, Contraction]:
+        """By node, the products of variable matrices that backward passes for bounds of neurons cross in one step."""
+        found = {position: contraction_at(self.graph, position) for position in range(len(self.graph.nodes))}
+        return {position: contraction for position, contraction in found.items() if contraction is not None}
 
     def moves_to(self, position: int) -> tuple[int, ...]:
         """The nodes on the way from a node's origin to it: not the origin, but itself unless it is that; in order."""

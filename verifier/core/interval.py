@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.core.rounding import narrow_down, narrow_up
+from verifier.core.rounding import narrow_down, narrow_up, unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,12 @@ class Interval:
     def middle(self) -> Tensor:
         """Half way between the ends, `[batch, *shape]`; finite wherever both are."""
         return self.lower / 2 + self.upper / 2
+
+    def around(self) -> tuple[Tensor, Tensor]:
+        """Its middle, and at least the largest distance from that; `[batch, *shape]` each."""
+        middle = self.middle()
+        reach = torch.maximum(self.upper - middle, middle - self.lower)
+        return middle, reach + reach * (2 * unit(reach.dtype))
 
     @staticmethod
     def unbounded(shape: Sequence[int], like: Tensor) -> Interval:

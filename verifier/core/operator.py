@@ -71,6 +71,12 @@ class Affine(Op):
         return False
 
     @property
+    def columns(self) -> Tensor | None:
+        """Where L only moves some elements of its one argument, each to one place, and they are few beside the others:
+        their flat positions, in the order of the output."""
+        return None
+
+    @property
     def depth_in(self) -> int:
         """The n of gamma_n for `L(x)`: less than `fan_in` where long sums are made of parts."""
         return self.fan_in

@@ -121,6 +121,11 @@ class Select(Local):
             return None
         return torch.empty_like(flat).scatter_(0, flat, torch.arange(size, device=flat.device))
 
+    @cached_property
+    def columns(self) -> Tensor | None:
+        few = 2 * self.index.numel() <= math.prod(self.source)
+        return self.index.flatten() if few and self.fan_out == 0 and self._gaps is None else None
+
     def linear(self, *inputs: Tensor) -> Tensor:
         batch, flat = inputs[0].shape[0], self.index.flatten()
         if self._gaps is None:

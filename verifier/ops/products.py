@@ -85,7 +85,7 @@ class Multiply(Adjustable):
         return Adjusted(slopes, torch.addcmul(side * slack - constant, share, lift), turns, lift)
 
     def band(self, *inputs: Interval) -> Band:
-        (p, first), (q, second) = (_middle_and_reach(box) for box in inputs)
+        (p, first), (q, second) = (box.around() for box in inputs)
         product, rest = p * q, first * second
         rest = rest + (rest + product.abs()) * (8 * unit(p.dtype)) + 2 * tiny(p.dtype)
         return Band((q, p), -product - rest, rest - product)
@@ -94,13 +94,6 @@ class Multiply(Adjustable):
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a b at ends of intervals: 0 times infinity is the limit of 0 times large numbers."""
     return torch.where((a == 0) | (b == 0), 0.0, a * b)
-
-
-def _middle_and_reach(box: Interval) -> tuple[Tensor, Tensor]:
-    """A number p, and at least the largest |x - p| over the box."""
-    middle = box.middle()
-    reach = torch.maximum(box.upper - middle, middle - box.lower)
-    return middle, reach + reach * (2 * unit(reach.dtype))
 
 
 @dataclass(frozen=True)
