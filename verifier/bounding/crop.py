@@ -135,7 +135,7 @@ def patchwork(program: Program, source: int, undecided: Tensor, most: float = ma
     """The tiles in which to bound the elements `undecided` `[domains, n]` of a node, as patches with their share
     `[domains * tiles, elements]` of these elements; none where whole passes are not much dearer. `most`: operations
     for which there is time, if tiles have to be looked for."""
-    whole = 2 * int(undecided.sum()) * row_price(program.graph, source)
+    whole = 2 * int(undecided.sum()) * row_price(program.graph, source, program.inside)
     if whole < FEW or not _worth_looking(program, source, whole, most):
         return []
     shares = [(patch, undecided[:, patch.positions].flatten(0, 1)) for patch in patches_of(program, source)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,9 +99,10 @@ def element_price(node: Node) -> float:
     return 2 * max(1, getattr(node.op, "fan_in", 1)) + TOUCHED
 
 
-def row_price(graph: Graph, position: int) -> float:
-    """Of taking a row from a node back to the input."""
-    return float(sum(node.size * element_price(node) for node in graph.nodes[1 : position + 1]))
+def row_price(graph: Graph, position: int, unseen: Collection[int] = ()) -> float:
+    """Of taking a row from a node back to the input, but for nodes that the pass does not see."""
+    nodes = enumerate(graph.nodes[1 : position + 1], 1)
+    return float(sum(node.size * element_price(node) for k, node in nodes if k not in unseen))
 
 
 def looking_price(graph: Graph, source: int) -> float:

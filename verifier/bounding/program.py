@@ -82,6 +82,14 @@ class Program:
         found = {position: contraction_at(self.graph, position) for position in range(len(self.graph.nodes))}
         return {position: contraction for position, contraction in found.items() if contraction is not None}
 
+    @cached_property
+    def inside(self) -> frozenset[int]:
+        """The nodes of these products that nothing else reads: passes that cross them in one step do not see them."""
+        products = {contraction.product for contraction in self.contractions.values()}
+        products = {product for product in products if len(self.graph.consumers[product]) == 1}
+        copies = {copy for product in products for copy in self.graph.nodes[product].inputs}
+        return frozenset(products | {copy for copy in copies if products.issuperset(self.graph.consumers[copy])})
+
     def moves_to(self, position: int) -> tuple[int, ...]:
         """The nodes on the way from a node's origin to it: not the origin, but itself unless it is that; in order."""
         path: list[int] = []

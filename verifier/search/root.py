@@ -63,10 +63,11 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of the boxes of a task: bounds `found` of all nodes, or `inherited` ones of some; `share`: of the
-    time left, which the first pass may take."""
+    """What is known of the boxes of a task: bounds `found` of all nodes, in `seconds`, or `inherited` ones of some;
+    `share`: of the time left, which the first pass may take."""
 
     found: NodeBounds | None = None
+    seconds: float = 0.0
     inherited: dict[int, Interval] | None = None
     share: float = LEAST_SHARE
 
@@ -91,7 +92,7 @@ class Root:
         self.multipliers: Multipliers | None = None  # of the open disjuncts' bounds
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
         # what the last pass took, and what the next may take
-        self.seconds, self.share = time.monotonic() - began, known.share
+        self.seconds, self.share = known.seconds + time.monotonic() - began, known.share
         self.starts = Starts(self.limits.memory // 8 if len(self.box.lower) > 1 else 0)
         self.passes = self._all_passes()
         self._spare()

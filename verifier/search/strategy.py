@@ -14,12 +14,12 @@ from dataclasses import replace
 from torch import Tensor
 
 from verifier.bounding.engine import Effort
-from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.precision import narrowed, rounding_prevails
 from verifier.core.events import ignore
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.rounding import narrow_down
+from verifier.core.stacked import cast
 from verifier.search.domains import DomainBatch
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
@@ -90,7 +90,7 @@ class Strategy:
                 return self._from_boxes()
         hopeless = self.inputs.proved < PROMISING and (varying > MANY_INPUTS or slow)
         if hopeless and self._fit(len(problem.disjuncts)):
-            return search_neurons(self.task, problem.real, Known(self._whole()))[1]
+            return search_neurons(self.task, problem.real, self._known())[1]
         if self.inputs.program is self.task.program and self._rounding_prevails(self._first_box.point()):
             self.inputs = self.inputs.in_double()
         if self._ending:
@@ -148,12 +148,12 @@ class Strategy:
         """Whether there is no time for the bounds of one more box."""
         return self.pace * self.task.limits.seconds < 1
 
-    def _whole(self) -> NodeBounds | None:
+    def _known(self) -> Known:
         """What is known of the nodes over the problem's box, in the precision of the task."""
         found, program = self.inputs.whole, self.task.program
-        if found is None or self.inputs.program is program:
-            return found
-        return narrowed(program, self.task.problem.box.reshape(-1, *program.graph.input_shape), found)
+        if found is not None and self.inputs.program is not program:
+            found = narrowed(program, self.task.problem.box.reshape(-1, *program.graph.input_shape), found)
+        return NOTHING if found is None else Known(found, seconds=1 / self.pace)
 
     def _exactly(self) -> Outcome | None:
         """A few more splits of inputs; if they do not do, most of the time to an exact backend, where it serves."""
@@ -162,7 +162,7 @@ class Strategy:
         if outcome.found or not outcome.open:
             return outcome
         end = time.monotonic() + EXACT_SHARE * limits.seconds
-        return decide_exactly(replace(self.task, limits=replace(limits, deadline=end)), Known(self._whole()))
+        return decide_exactly(replace(self.task, limits=replace(limits, deadline=end)), self._known())
 
     def _in_turns(self) -> Outcome:
         """Hand-overs while they are decisive: they leave fewer boxes open, and splits of inputs leave more. Else the
@@ -217,7 +217,8 @@ def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[N
     root, bounded = Root(task, still, known), int(still.sum())
     if root.rounded and task.problem.exact and task.limits.seconds > root.seconds:
         task = task.in_double()
-        root = Root(task, still)
+        # most of it is the rows' own rounding, not that of the neurons' bounds
+        root = Root(task, still, Known(cast(root.found, task.program.dtype), root.seconds))
     while True:
         if root.can_tighten():
             root.tighten()
