@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -98,8 +99,10 @@ def test_products_keep_their_sign(first: tuple[float, float], second: tuple[floa
 
 def of_one(tmp_path: Path, nodes: list[onnx.NodeProto], size: int, end: int) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of a network that reads `size` numbers, each from `-end` to `end`."""
-    scale = np.ones(size, dtype=np.float32)
-    network = load_nodes(tmp_path, nodes, [1, size], constants={"scale": scale}, opset=17)
+    numbers = {"eps": 1e-3, "zero": 0.0, "two": 2.0, "minus_half": -0.5}
+    constants = {name: np.array(value, dtype=np.float32) for name, value in numbers.items()}
+    constants |= {"scale": np.ones(size, dtype=np.float32), "axis": np.array([1])}
+    network = load_nodes(tmp_path, nodes, [1, size], constants=constants, opset=17)
     ((lower, upper),) = bounds(network, Box((Fraction(-end),) * size, (Fraction(end),) * size))
     return lower, upper
 
@@ -107,6 +110,87 @@ def of_one(tmp_path: Path, nodes: list[onnx.NodeProto], size: int, end: int) -> 
 def test_a_layer_normalization_over_a_large_box_is_bounded(tmp_path: Path) -> None:
     lower, upper = of_one(tmp_path, [node("LayerNormalization", ("x", "scale"), ("y",))], 8, 50)
     assert (lower >= -2.65).all() and (upper <= 2.65).all()  # the square root of 7
+
+
+def pieces(numerator: str = "d", shift: str = "eps", axis: int = 1) -> list[onnx.NodeProto]:
+    """A layer normalisation as exported before opset 17: x less its mean, over the root of the mean of squares."""
+    return [
+        node("ReduceMean", ("x",), ("mean",), axes=[1]),
+        node("Sub", ("x", "mean"), ("d",)),
+        node("Add", ("d", "scale"), ("other",)),
+        node("Pow", ("d", "two"), ("squares",)),
+        node("ReduceMean", ("squares",), ("variance",), axes=[axis]),
+        node("Add", ("variance", shift), ("safe",)),
+        node("Sqrt", ("safe",), ("root",)),
+        node("Div", (numerator, "root"), ("y",)),
+    ]
+
+
+def test_a_layer_normalization_in_pieces_is_bounded_as_well(tmp_path: Path) -> None:
+    lower, upper = of_one(tmp_path, pieces(), 8, 50)
+    assert (lower >= -2.83).all() and (upper <= 2.83).all()  # the square root of 8
+
+
+@pytest.mark.parametrize("change", [{"numerator": "other"}, {"shift": "zero"}, {"axis": 0}], ids=str)
+def test_other_quotients_are_not_taken_for_normalisations(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Another numerator, a divisor that may be 0, and squares of one number alone, which are no smaller than it: only
+    the last one has a bound, which is 1."""
+    lower, upper = of_one(tmp_path, pieces(**change), 8, 50)
+    assert (lower <= -50 / 8).all() != ("axis" in change)
+    assert "axis" not in change or ((lower >= -1.01).all() and (upper <= 1.01).all())
+
+
+QUOTIENTS: dict[str, tuple[list[onnx.NodeProto], float]] = {
+    "by a norm": (
+        [
+            node("ReduceL2", ("x",), ("norm",), axes=[1]),
+            node("Max", ("norm", "eps"), ("safe",)),
+            node("Div", ("x", "safe"), ("y",)),
+        ],
+        1.0,
+    ),
+    "times an inverse": (
+        [
+            node("Mul", ("x", "x"), ("squares",)),
+            node("ReduceSum", ("squares", "axis"), ("total",)),
+            node("Mul", ("total", "two"), ("twice",)),
+            node("Add", ("twice", "eps"), ("safe",)),
+            node("Sqrt", ("safe",), ("root",)),
+            node("Reciprocal", ("root",), ("inverse",)),
+            node("Mul", ("inverse", "two"), ("scaled",)),
+            node("Mul", ("scaled", "x"), ("y",)),
+        ],
+        2**0.5,
+    ),
+    "twice the norm, and more": (
+        [
+            node("ReduceL2", ("x",), ("norm",), axes=[1]),
+            node("Mul", ("norm", "two"), ("twice",)),
+            node("Add", ("twice", "eps"), ("safe",)),
+            node("Div", ("x", "safe"), ("y",)),
+        ],
+        0.5,
+    ),
+    "a power": (
+        [
+            node("Pow", ("x", "two"), ("squares",)),
+            node("ReduceSum", ("squares", "axis"), ("total",)),
+            node("Add", ("total", "eps"), ("safe",)),
+            node("Pow", ("safe", "minus_half"), ("inverse",)),
+            node("Mul", ("x", "inverse"), ("y",)),
+        ],
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_quotients_by_norms_are_bounded_and_no_better_than_they_are(tmp_path: Path, name: str) -> None:
+    nodes, limit = QUOTIENTS[name]
+    lower, upper = of_one(tmp_path, nodes, 4, 1000)
+    assert (upper <= limit * 1.001).all() and (lower >= -limit * 1.001).all()
+    reached = limit * 1000 / np.sqrt(1000**2 + 1)  # where the others are 0
+    assert (upper >= reached * 0.999).all() and (lower <= -reached * 0.999).all()
 
 
 def test_a_negative_epsilon_is_refused(tmp_path: Path) -> None:

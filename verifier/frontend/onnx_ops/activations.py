@@ -7,6 +7,7 @@ import numpy as np
 from verifier.core.operator import Op
 from verifier.errors import UnsupportedError
 from verifier.frontend.onnx_ops.lowering import scale
+from verifier.frontend.onnx_ops.quotients import inverse
 from verifier.frontend.onnx_ops.registry import Call, operator, tensor
 from verifier.frontend.onnx_ops.values import Value
 from verifier.ops import (
@@ -24,7 +25,6 @@ from verifier.ops import (
     LeakyRelu,
     Log,
     Mish,
-    Reciprocal,
     Relu,
     Round,
     Shrink,
@@ -42,7 +42,7 @@ from verifier.ops import (
 
 PLAIN: dict[str, Op] = {
     **{"Relu": Relu(), "Abs": Abs(), "Sign": Sign(), "Sigmoid": Sigmoid(), "Tanh": Tanh(), "Exp": Exp(), "Log": Log()},
-    **{"Sqrt": Sqrt(), "Reciprocal": Reciprocal(), "Sin": Sin(), "Cos": Cos(), "Tan": Tan(), "Atan": Atan()},
+    **{"Sqrt": Sqrt(), "Sin": Sin(), "Cos": Cos(), "Tan": Tan(), "Atan": Atan()},
     **{"Erf": Erf(), "Softplus": Softplus(), "Softsign": Softsign(), "Mish": Mish()},
     **{"Floor": Floor(), "Ceil": Ceil(), "Round": Round()},
 }
@@ -51,6 +51,11 @@ PLAIN: dict[str, Op] = {
 @operator(*PLAIN)
 def plain(call: Call) -> Value:
     return call.emit(PLAIN[call.node.op_type], call.variable(0))
+
+
+@operator("Reciprocal")
+def reciprocal(call: Call) -> Value:
+    return inverse(call, call.variable(0))
 
 
 @operator("LeakyRelu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from verifier.frontend.onnx_ops.lowering import scale, together
+from verifier.frontend.onnx_ops.quotients import product
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
 from verifier.ops import (
@@ -13,7 +14,6 @@ from verifier.ops import (
     Exp,
     Maximum,
     Minimum,
-    Multiply,
     Power,
     Reciprocal,
     Remainder,
@@ -61,7 +61,7 @@ def multiply(call: Call) -> Value:
         node = call.builder.nodes[gate.position]
         if isinstance(node.op, Sigmoid) and node.inputs == (gated.position,):
             return call.emit(Silu(), gated)
-    return call.emit(Multiply(), *together(call, (left, right)))
+    return product(call, left, right)
 
 
 @operator("Mod")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from verifier.errors import UnsupportedError
 from verifier.frontend.onnx_ops.lowering import scale, together
+from verifier.frontend.onnx_ops.quotients import inverse, product
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.selection import power_shares, shares
 from verifier.frontend.onnx_ops.values import Known, Value, Variable
-from verifier.ops import Abs, Divide, Exp, Multiply, Power, Reciprocal, Relu, Sigmoid, Softplus, Sum
+from verifier.ops import Abs, Divide, Exp, Power, Relu, Sigmoid, Softplus, Sum
 
 MOST_SHARES = 16
 NEVER_NEGATIVE = (Relu, Abs, Sigmoid, Softplus)
@@ -26,10 +27,8 @@ def divide(call: Call) -> Value:
         share = _share(call, left, right)
         if share is not None:
             return share
-    inverse = call.emit(Reciprocal(), call.variable(1))
-    if isinstance(left, Known):
-        return scale(call, inverse, left.array)
-    return call.emit(Multiply(), *together(call, (left, inverse)))
+    below = inverse(call, call.variable(1))
+    return scale(call, below, left.array) if isinstance(left, Known) else product(call, left, below)
 
 
 def _share(call: Call, part: Variable, total: Variable) -> Variable | None:

@@ -10,12 +10,11 @@ import numpy as np
 
 from verifier.errors import UnsupportedError
 from verifier.frontend.onnx_ops.lowering import along, broadcast, reshape, scale
+from verifier.frontend.onnx_ops.quotients import product, within
 from verifier.frontend.onnx_ops.reductions import add_up
 from verifier.frontend.onnx_ops.registry import Call, operator
 from verifier.frontend.onnx_ops.values import Value, Variable, known
-from verifier.ops import Abs, Add, Clip, IsNonzero, Multiply, Power, Reciprocal, Where
-
-ROOM = 1 + 1e-6  # for a largest number's own rounding
+from verifier.ops import Abs, Add, IsNonzero, Multiply, Power, Reciprocal, Where
 
 
 @operator("BatchNormalization", since=7)
@@ -73,8 +72,7 @@ def rms_normalization(call: Call) -> Value:
     value = call.variable(0)
     axes = range(call.axis(len(value.shape), -1), len(value.shape))
     inverse = _inverse_root(call, value, axes, _epsilon(call))
-    normal = _within(call, call.emit(Multiply(), value, inverse), np.sqrt(_count(value, axes)))
-    return scale(call, normal, call.constant(1, "scale"))
+    return scale(call, product(call, value, inverse), call.constant(1, "scale"))
 
 
 @operator("LRN")
@@ -98,7 +96,7 @@ def lp_normalization(call: Call) -> Value:
     size = call.emit(Abs() if absolute else Power(2.0), value)
     total = broadcast(call, add_up(call, size, [axis]), value.shape)
     share = call.emit(Multiply(), value, call.emit(Reciprocal() if absolute else Power(-0.5), total))
-    share = _within(call, share, 1.0)
+    share = within(call, share, 1.0)
     return call.emit(Where(), call.emit(IsNonzero(), total), share, call.materialise(known(np.zeros(value.shape))))
 
 
@@ -108,12 +106,7 @@ def _standardised(call: Call, value: Variable, axes: Sequence[int], epsilon: flo
     mean = broadcast(call, scale(call, add_up(call, value, axes), 1 / count), value.shape)
     centred = call.emit(Add((1, -1)), value, mean)
     normal = call.emit(Multiply(), centred, _inverse_root(call, centred, axes, epsilon))
-    return _within(call, normal, np.sqrt(count - 1))  # since the sum is 0
-
-
-def _within(call: Call, value: Variable, most: float) -> Variable:
-    """The same numbers: they are never larger than `most`, which their bounds do not see."""
-    return call.emit(Clip(-most * ROOM, most * ROOM), value)
+    return within(call, normal, np.sqrt(count - 1))  # since the sum is 0
 
 
 def _inverse_root(call: Call, value: Variable, axes: Sequence[int], epsilon: float) -> Variable:
@@ -128,7 +121,7 @@ def _count(value: Variable, axes: Sequence[int]) -> int:
 
 
 def _epsilon(call: Call) -> float:
-    """Never negative, on which `_within` rests."""
+    """Never negative, on which `within` rests."""
     epsilon = float(call.attribute("epsilon", 1e-5))
     if epsilon < 0:
         raise UnsupportedError(f"its epsilon, {epsilon:g}, is negative")
