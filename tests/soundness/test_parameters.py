@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from tests.soundness.test_curves import similar_boxes
-from tests.soundness.test_elementwise import Checker, points_in
+from tests.soundness.test_elementwise import ONE_ARGUMENT, Checker, points_in
 from verifier.core.adjustable import Adjustable, Adjusted, Sloped
 from verifier.core.interval import Interval
 from verifier.ops import OPERATORS, LogSumExp, Maximum, Minimum, Multiply
+from verifier.ops.scalar import Scalar
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CASES: list[tuple[Adjustable, int]] = [
@@ -107,6 +108,39 @@ def some_boxes(count: int) -> tuple[Interval, ...]:
     lower = torch.randn(count, 40, dtype=torch.float64, generator=generator)
     width = torch.rand(count, 40, dtype=torch.float64, generator=generator) * 2 + 0.01
     return tuple(Interval(low, low + wide) for low, wide in zip(lower, width, strict=True))
+
+
+def assert_in_use(op: Adjustable, parameter: Tensor, boxes: tuple[Interval, ...]) -> None:
+    """The plane of each side where it is asked for, in any mixture of the two."""
+    sides = [plane(op, side, parameter, boxes) for side in SIDES]
+    for above in (torch.zeros_like(parameter), torch.ones_like(parameter), (parameter * 1e3).floor() % 2):
+        found = op.plane(above, parameter, *boxes)
+        names = ("slopes", "turns", "intercept", "lift")
+        for got, low, high in zip(*(parts(each, names) for each in (found, *sides)), strict=True):
+            chosen = torch.where(above > 0, high, low)
+            known = chosen.isfinite()
+            torch.testing.assert_close(got.expand_as(chosen)[known], chosen[known], rtol=1e-9, atol=1e-12)
+
+
+def parts(adjusted: Adjusted, names: tuple[str, ...]) -> list[Tensor]:
+    values = [getattr(adjusted, name) for name in names]
+    return [part for value in values if value is not None for part in (value if isinstance(value, tuple) else (value,))]
+
+
+@each
+def test_the_plane_in_use(op: Adjustable, count: int) -> None:
+    parameter = torch.rand(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    assert_in_use(op, parameter, widened(some_boxes(count)))
+
+
+@pytest.mark.parametrize("name", [name for name, op in ONE_ARGUMENT.items() if isinstance(op, Scalar)])
+def test_the_line_in_use(name: str) -> None:
+    op, box = ONE_ARGUMENT[name].to(torch.float64, "cpu"), widened(some_boxes(1))[0]
+    assert isinstance(op, Scalar)
+    if op.slope_ranges(box)[1] is None:
+        pytest.skip("its upper line has no parameter")
+    slopes = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    assert_in_use(op, slopes, (box,))
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -45,17 +45,18 @@ class Ascent:
     def step(self, free: Multipliers, gradient: Multipliers, dual: Dual) -> None:
         decay = self.settings.decay**self.steps
         self.steps += 1
-        for place, ranges in enumerate(self.ranges):
-            for key, value in free.groups()[place].items():
-                if key not in dual.lines:
-                    continue
-                reader = dual.undecided.readers[key]
-                assert isinstance(reader.op, Adjustable)
-                span = self._span(reader.sources, dual.planes[key][place])
-                size = torch.addcmul(torch.full_like(span, tiny(value.dtype)), span, dual.lines[key].rows.abs())
-                reach = (ranges[key].upper - ranges[key].lower) * reader.op.pace
-                move = self._move(place, key, gradient.groups()[place][key] * reach / size)
-                value.add_(move, alpha=self.settings.slope_rate * decay)
+        for key in free.lower:
+            if key not in dual.lines:
+                continue
+            reader, lines = dual.undecided.readers[key], dual.lines[key]
+            assert isinstance(reader.op, Adjustable)
+            span = self._span(reader.sources, lines.adjusted)
+            size = torch.addcmul(torch.full_like(span, tiny(span.dtype)), span, lines.rows.abs())
+            for place, ranges in enumerate(self.ranges):
+                if key in ranges:
+                    reach = (ranges[key].upper - ranges[key].lower) * reader.op.pace
+                    move = self._move(place, key, gradient.groups()[place][key] * reach / size)
+                    free.groups()[place][key].add_(move, alpha=self.settings.slope_rate * decay)
         for key, value in free.bounds.items():
             coefficient = self._coefficient(key, dual)
             if coefficient is None:
@@ -76,7 +77,7 @@ class Ascent:
         if plane is None or plane.turns is None:
             return self.widths[sources[0]]
         spans = [turn.abs() * self.widths[source] for turn, source in zip(plane.turns, sources, strict=True)]
-        return torch.stack(spans).sum(0) / 2
+        return sum(spans[1:], spans[0]) / 2
 
     def _coefficient(self, source: int, dual: Dual) -> Tensor | None:
         """How much the neuron's readers weigh."""

@@ -72,11 +72,12 @@ class Multipliers:
 @dataclass(frozen=True, eq=False)
 class Lines:
     """At a nonlinear node: the coefficients `rows` `[n, k]` of its undecided elements, and the line that each takes,
-    the upper one where its coefficient is negative."""
+    the upper one where its coefficient is negative. `adjusted`: the lines that have a parameter, if any."""
 
     rows: Tensor
     slopes: tuple[Tensor, ...]
     intercept: Tensor
+    adjusted: Adjusted | None
 
 
 class Dual:
@@ -90,7 +91,6 @@ class Dual:
         self.top = max(objective.rows)
         self.lines: dict[int, Lines] = {}
         self.rows: Tensor | None = None  # over the input
-        self.planes: dict[int, tuple[Adjusted, Adjusted | None]] = {}
         self._visited: list[int] = []
         self._relaxed: dict[int, Planes] = {}
         self._places: dict[int, Tensor] = {}
@@ -157,36 +157,32 @@ class Dual:
         """Cross a nonlinear node: what the bias gains, and the rows over its arguments. Notes the lines in use."""
         reader, whole = self.undecided.readers[position], flat(rows)
         own = reader.gather(whole)
-        (lower_slopes, low), (upper_slopes, high) = self._sides(position, free)
-        below = negative(own)
-        slopes = tuple(choose(below, u, s) for s, u in zip(lower_slopes, upper_slopes, strict=True))
-        self.lines[position] = Lines(own, slopes, choose(below, high, low))
-        gain = (own * self.lines[position].intercept).sum(1)
+        self.lines[position] = lines = self._lines(position, own, free)
+        gain = (own * lines.intercept).sum(1)
         if reader.offset is not None:
             gain = gain + _dot(whole, reader.offset)
         sent = (
             reader.scatter(own if reader.whole else whole * settled, own * slope)
-            for settled, slope in zip(reader.slopes, slopes, strict=True)
+            for settled, slope in zip(reader.slopes, lines.slopes, strict=True)
         )
         return gain, tuple(part.reshape(rows.shape) for part in sent)
 
-    def _sides(
-        self, position: int, free: Multipliers
-    ) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
-        """Slopes and intercept of the planes below and above."""
-        op, planes = self.undecided.readers[position].op, self.relaxed(position)
-        low = torch.zeros_like(planes.upper_intercept) if planes.lower_intercept is None else planes.lower_intercept
-        below, above = (planes.lower_slopes, low), (planes.upper_slopes, planes.upper_intercept)
-        if position not in free.lower:
-            return below, above
-        assert isinstance(op, Adjustable)
-        boxes, upper = self.boxes(position), None
-        lower = op.lower_plane(free.lower[position], *boxes)
+    def _lines(self, position: int, rows: Tensor, free: Multipliers) -> Lines:
+        """Those in use, for coefficients `rows` `[n, k]` of the undecided elements of a node."""
+        op, planes, above = self.undecided.readers[position].op, self.relaxed(position), negative(rows)
         if position in free.upper:
-            upper = op.upper_plane(free.upper[position], *boxes)
-            above = upper.slopes, upper.intercept
-        self.planes[position] = lower, upper
-        return (lower.slopes, lower.intercept), above
+            assert isinstance(op, Adjustable)
+            parameter = choose(above, free.upper[position], free.lower[position])
+            adjusted = op.plane(above, parameter, *self.boxes(position))
+            return Lines(rows, adjusted.slopes, adjusted.intercept, adjusted)
+        low = torch.zeros_like(planes.upper_intercept) if planes.lower_intercept is None else planes.lower_intercept
+        slopes, lower = planes.lower_slopes, None
+        if position in free.lower:
+            assert isinstance(op, Adjustable)
+            lower = op.lower_plane(free.lower[position], *self.boxes(position))
+            slopes, low = lower.slopes, lower.intercept
+        slopes = tuple(choose(above, u, s) for s, u in zip(slopes, planes.upper_slopes, strict=True))
+        return Lines(rows, slopes, choose(above, planes.upper_intercept, low), lower)
 
     def corner(self) -> Tensor:
         """The minimiser's input, `[n, *input]`."""
@@ -232,10 +228,12 @@ class Dual:
                 lower[position] = torch.zeros_like(free.lower[position])
                 continue
             places = [self._places[source] for source in self.undecided.readers[position].sources]
-            rows, (below, above) = self.lines[position].rows, self.planes[position]
-            lower[position] = rows.clamp(min=0) * below.rise(*places)
-            if above is not None:
-                upper[position] = rows.clamp(max=0) * above.rise(*places)
+            lines = self.lines[position]
+            assert lines.adjusted is not None
+            rise = lines.adjusted.rise(*places)
+            lower[position] = lines.rows.clamp(min=0) * rise
+            if position in free.upper:
+                upper[position] = lines.rows.clamp(max=0) * rise
         for position, multiplier in free.bounds.items():
             if position in self._places:
                 bounds[position] = _bound_slope(multiplier, self._places[position], self.neurons[position])

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from verifier.core.choose import choose
 from verifier.core.interval import Interval
 from verifier.core.operator import Branch, Elementwise, Planes
 
@@ -58,6 +59,16 @@ class Adjustable(Elementwise):
     @abstractmethod
     def upper_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
         """The plane above f."""
+
+    def plane(self, above: Tensor, parameter: Tensor, *inputs: Interval) -> Adjusted:
+        """The plane above f where `above` is 1, below f where it is 0: what an ascent looks at. No proof rests on it,
+        so that it need not be rounded outward."""
+        high, low = self.upper_plane(parameter, *inputs), self.lower_plane(parameter, *inputs)
+        slopes = tuple(choose(above, *pair) for pair in zip(high.slopes, low.slopes, strict=True))
+        turns = tuple(choose(above, *pair) for pair in zip(high.turns or (), low.turns or (), strict=True))
+        return Adjusted(
+            slopes, choose(above, high.intercept, low.intercept), turns or None, choose(above, high.lift, low.lift)
+        )
 
 
 @dataclass(frozen=True, eq=False)

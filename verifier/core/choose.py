@@ -20,6 +20,11 @@ def positive(values: Tensor) -> Tensor:
     return torch.gt(values, 0, out=torch.empty_like(values))
 
 
+def greater(first: Tensor, second: Tensor) -> Tensor:
+    """1 where `first` is the larger one, else 0, in the precision and shape of `first`."""
+    return torch.gt(first, second, out=torch.empty_like(first))
+
+
 def choose(flags: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
     """`chosen` where a flag is 1, `other` where it is 0: exactly, but not a number where either is not finite."""
     return torch.lerp(other, chosen, flags)

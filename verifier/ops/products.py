@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.core.adjustable import Adjustable, Adjusted
+from verifier.core.choose import choose
 from verifier.core.interval import Interval
 from verifier.core.operator import Band, Branch, Op, Planes
 from verifier.core.rounding import down, tiny, unit, up
@@ -64,6 +65,15 @@ class Multiply(Adjustable):
     def upper_plane(self, parameter: Tensor, *inputs: Interval) -> Adjusted:
         x, y = inputs
         return self._mixture(parameter, (x.upper, y.lower), (x.lower, y.upper), inputs, +1)
+
+    def plane(self, above: Tensor, parameter: Tensor, *inputs: Interval) -> Adjusted:
+        x, y = inputs
+        wide, high, share = x.upper - x.lower, y.upper - y.lower, parameter.clamp(0, 1)
+        first = choose(above, x.upper * y.lower, x.lower * y.lower)
+        second = choose(above, x.lower * y.upper, x.upper * y.upper)
+        along = choose(above, 1 - share, share)  # from x's lower end
+        slopes = torch.addcmul(y.lower, share, high), torch.addcmul(x.lower, along, wide)
+        return Adjusted(slopes, -torch.lerp(first, second, share), (high, choose(above, -wide, wide)), first - second)
 
     def _mixture(
         self,

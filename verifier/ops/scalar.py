@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from verifier.core.adjustable import Line, Sloped
+from verifier.core.adjustable import Adjusted, Line, Sloped
+from verifier.core.choose import choose, greater
 from verifier.core.interval import Interval
 from verifier.core.operator import Band, Planes
 from verifier.core.rounding import tiny, unit
@@ -72,10 +73,14 @@ class Scalar(Sloped):
         )
 
     def lower_line(self, box: Interval, slope: Tensor) -> Line:
-        return _extreme(self.points(box, slope), slope, -1)
+        return _extreme(self.points(box, slope), slope, 0.0)
 
     def upper_line(self, box: Interval, slope: Tensor) -> Line:
-        return _extreme(self.points(box, slope), slope, +1)
+        return _extreme(self.points(box, slope), slope, 1.0)
+
+    def plane(self, above: Tensor, parameter: Tensor, *inputs: Interval) -> Adjusted:
+        line = _extreme(self.points(inputs[0], parameter), parameter, above)
+        return Adjusted((parameter,), line.intercept, None, -line.touch)
 
     def branch_point(self, box: Interval) -> Tensor:
         return box.middle()
@@ -83,24 +88,32 @@ class Scalar(Sloped):
     def _intercepts(self, box: Interval, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Greatest lower and least upper intercept of lines with this slope. All `[batch, *shape]`."""
         points = self.points(box, slope)
-        return _extreme(points, slope, -1).intercept, _extreme(points, slope, +1).intercept
+        return _extreme(points, slope, 0.0).intercept, _extreme(points, slope, 1.0).intercept
 
 
-def _extreme(points: Sequence[Point], slope: Tensor, side: int) -> Line:
-    """The least (side -1) or greatest (+1) of f(x) - slope x over the points, rounded outward, and its place."""
+def _extreme(points: Sequence[Point], slope: Tensor, above: float | Tensor) -> Line:
+    """The greatest (`above` 1) or least (0) of f(x) - slope x over the points, rounded outward, and its place."""
     best = touch = None
+    side = 2 * above - 1
     for x, value in points:
         product = slope * x
         slack = (value.magnitude() + product.abs()) * (ROUNDINGS * unit(x.dtype)) + tiny(x.dtype)
-        intercept = value.upper - product + slack if side > 0 else value.lower - product - slack
+        beyond = side * (_end(value, above) - product) + slack
         if best is None or touch is None:
-            best, touch = intercept, x.expand_as(intercept)
+            best, touch = beyond, x.expand_as(beyond)
             continue
-        # NaN must not be displaced: it makes the line useless instead of wrong.
-        wins = (intercept > best if side > 0 else intercept < best) | intercept.isnan()
-        best, touch = torch.where(wins, intercept, best), torch.where(wins, x, touch)
+        touch = choose(greater(beyond, best), x, touch)
+        best = torch.maximum(best, beyond)  # a NaN makes the line useless instead of wrong
     assert best is not None and touch is not None
-    return Line(best, touch)
+    return Line(side * best, touch)
+
+
+def _end(value: Interval, above: float | Tensor) -> Tensor:
+    """The upper end where `above` is 1. Where that is chosen element by element, infinite ends become large ones."""
+    if not isinstance(above, Tensor):
+        return value.upper if above else value.lower
+    most = torch.finfo(above.dtype).max / 4
+    return choose(above, value.upper.clamp(max=most), value.lower.clamp(min=-most))
 
 
 def _better(old: tuple[Tensor, ...] | None, new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
