@@ -193,6 +193,23 @@ def test_quotients_by_norms_are_bounded_and_no_better_than_they_are(tmp_path: Pa
     assert (upper >= reached * 0.999).all() and (lower <= -reached * 0.999).all()
 
 
+@pytest.mark.parametrize("factors", [(1e38,) * 9, (1e-30,) * 12, (1e-38, 1e-38, 1e-38, 1e38, 1e38)], ids=len)
+def test_factors_whose_product_is_no_ordinary_number(tmp_path: Path, factors: tuple[float, ...]) -> None:
+    """x over the root of  f x^2 + eps,  times an f that is so large that the quotient is not near to 0."""
+    nodes, last = [node("Mul", ("x", "x"), ("z0",))], "z0"
+    constants = {f"f{k}": np.array(factor, dtype=np.float32) for k, factor in enumerate(factors)}
+    for k in range(len(factors)):
+        nodes.append(node("Mul", (last, f"f{k}"), (f"z{k + 1}",)))
+        last = f"z{k + 1}"
+    nodes += [node("Add", (last, "eps"), ("safe",)), node("Sqrt", ("safe",), ("root",))]
+    nodes += [node("Div", ("x", "root"), ("y",))]
+    constants["eps"] = np.array(1e-3, dtype=np.float32)
+    graph = load_nodes(tmp_path, nodes, [1, 1], constants=constants, opset=17).graph
+    x = torch.tensor([[1e-160], [1e-10], [1.0]], dtype=torch.float64)
+    limits = [node.op for node in graph.nodes if isinstance(node.op, Clip)]
+    assert all(limit.maximum >= abs(float(y)) for limit in limits for y in graph.evaluate(x)[:, 0])
+
+
 def test_a_negative_epsilon_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="negative"):
         of_one(tmp_path, [node("LayerNormalization", ("x", "scale"), ("y",), epsilon=-1e-3)], 8, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
 from fractions import Fraction
 
 import pytest
@@ -20,7 +22,8 @@ from verifier.bounding.program import Program, prepare
 from verifier.core import rounding
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
-from verifier.ops import Add, Linear, Multiply, Relu, Reshape, Select, Sum
+from verifier.core.operator import Affine
+from verifier.ops import Add, Concat, Crop, Linear, Multiply, Permute, Relu, Reshape, Select, Sum
 
 GROUPS, M, N, K = 2, 9, 8, 4
 
@@ -284,6 +287,64 @@ def test_rows_that_meet_in_some_elements(dtype: str, monkeypatch: pytest.MonkeyP
     for module in (rounding, backward):
         monkeypatch.setattr(module, "gamma", lambda count, dtype: 0.0)
     assert failures()
+
+
+def moving(seed: int) -> Graph:
+    """Nodes of three axes that are read in many ways at once: permuted, reshaped, added up, cut, a few elements."""
+    b, draw = Builder(1, 2, 3, 4, seed=seed), random.Random(seed)
+    nodes = [0]
+    for _ in range(draw.randint(4, 12)):
+        source = draw.choice(nodes[:4])
+        shape = b.nodes[source].shape
+        kind = draw.choice(["permute", "reshape", "select", "add", "bend", "sum", "concat", "repeat"])
+        if kind == "permute":
+            axes = (0, *draw.sample([1, 2, 3], 3))
+            nodes.append(b.add(Permute(axes), [source], tuple(shape[axis] for axis in axes)))
+        elif kind == "reshape":
+            moved = (1, *draw.sample(shape[1:], 3))
+            nodes.append(b.add(Reshape(shape, moved), [source], moved))
+        elif kind == "add":
+            nodes.append(b.same(Add((1, -1)), source, draw.choice([k for k in nodes if b.nodes[k].shape == shape])))
+        elif kind == "bend":
+            nodes.append(b.same(Relu(), source))
+        elif kind == "concat":
+            twice = (1, 2 * shape[1], *shape[2:])
+            whole = b.add(Concat(1, (shape[1], shape[1])), [source, source], twice)
+            nodes.append(b.add(Crop((0, 1, 0, 0), shape, twice), [whole], shape))
+        elif kind == "sum":
+            total = b.add(Sum((2,), shape), [source], (1, shape[1], 1, shape[3]))
+            back = torch.arange(shape[1] * shape[3]).reshape(1, shape[1], 1, shape[3]).expand(shape)
+            nodes.append(b.add(Select(back, (1, shape[1], 1, shape[3])), [total], shape))
+        else:
+            size = math.prod(shape)
+            index = torch.tensor(draw.sample(range(size), size // 4) * (4 if kind == "repeat" else 1))
+            few = b.add(Select(index, shape), [source], tuple(index.shape))
+            grown = b.add(Linear(b.normal(size, len(index))), [few], (size,))
+            nodes.append(b.add(Reshape((size,), shape), [grown], shape))
+    read = {source for node in b.nodes for source in node.inputs}
+    flat = [b.add(Reshape(b.nodes[k].shape, (1, 24)), [k], (1, 24)) for k in nodes if k not in read]
+    b.same(Add((1,) * len(flat)), *(b.dense(k, 3) for k in flat))
+    return b.graph()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_at_a_point_bounds_are_the_value(dtype: str) -> None:
+    """Whatever way the rows take through memory: none of their coefficients may be lost, or counted twice."""
+    kind = DTYPES[dtype]
+    some = 0
+    for seed in range(150):
+        graph = moving(seed)
+        some += sum(node.op.columns is not None for node in graph.nodes if isinstance(node.op, Affine))
+        program = prepare(graph, kind)
+        point = torch.randn(2, *graph.input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        box = Interval(point.to(kind), point.to(kind))
+        value = graph.evaluate(box.lower.double())[:, 0]
+        start = torch.eye(3, dtype=kind).reshape(1, 3, 1, 3).expand(2, 3, 1, 3)
+        low = form_of(program, box, start, graph.output, bound_nodes(program, box, "interval")).minimum(box)
+        scale = 1 + value.abs().max()
+        assert bool((low <= value).all()), seed
+        assert bool((low >= value - scale * (1e-9 if kind is torch.float64 else 0.1)).all()), seed
+    assert some > 100
 
 
 def test_what_others_read_is_left_alone() -> None:

@@ -317,12 +317,12 @@ class Walk:
         self.terms[source] = min(node.size, self.terms.get(source, 0) + terms)
         if source not in self.pending:
             self.pending[source], self.roundings[source] = rows.new_zeros(*rows.shape[:2], *node.shape), 0
-        elif source not in self.own:
+        elif source not in self.own or not self.pending[source].is_contiguous():
             self.pending[source] = self.pending[source].clone(memory_format=torch.contiguous_format)
         self.own.add(source)
         if source in self.foreseen:
             self._settle(source, self.pending[source])
-        whole = flat(self.pending[source], 2)
+        whole = self.pending[source].view(*rows.shape[:2], node.size)  # the same memory, or an error
         reach = self.found.reach.largest(source, self.program.dtype).flatten()[columns]
         for part, count in ((whole[..., columns], self.roundings[source]), (rows, roundings)):
             if count:
