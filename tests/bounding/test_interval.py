@@ -207,7 +207,7 @@ def test_factors_whose_product_is_no_ordinary_number(tmp_path: Path, factors: tu
     graph = load_nodes(tmp_path, nodes, [1, 1], constants=constants, opset=17).graph
     x = torch.tensor([[1e-160], [1e-10], [1.0]], dtype=torch.float64)
     values = graph.evaluate_all(x)
-    for limited in (node for node in graph.nodes if isinstance(node.op, Clip)):
+    for limited in (each for each in graph.nodes if isinstance(each.op, Clip)):
         assert limited.op.maximum >= float(values[limited.inputs[0]].abs().max())  # type: ignore[attr-defined]
 
 
