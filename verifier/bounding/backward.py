@@ -219,8 +219,10 @@ class Walk:
         self.size = self.size + 2 * self.found.reach.underflow(self.program, contraction.product)
         self.account.add(times(rows, known.middle))
         self.account.add(-times(absolute, known.half))
-        count = contraction.depth + total_depth(node.size) + self.roundings[position] + 3
-        self.account.owe(times(absolute, known.size) * gamma(count, rows.dtype))
+        earlier = self.roundings[position] + 3
+        self.account.owe(times(absolute, known.terms) * gamma(contraction.depth + earlier, rows.dtype))
+        constants = times(absolute, known.middle.abs() + known.half)
+        self.account.owe(constants * gamma(total_depth(node.size) + earlier, rows.dtype))
         terms = self.terms[position] * contraction.summed
         for source, sent in zip(contraction.sources, known.adjoint(rows, contraction), strict=True):
             self._send(source, sent.reshape(*rows.shape[:2], *self.program.graph.nodes[source].shape), 0, terms)

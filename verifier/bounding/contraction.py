@@ -19,11 +19,11 @@ from torch import Tensor
 from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
-from verifier.core.rounding import roundoff, tiny
+from verifier.core.rounding import roundoff, tiny, up
 from verifier.core.stacked import pick
 from verifier.ops import Multiply, Select, Sum
 
-WORTH = 4  # copies for each element, from which on this is cheaper
+WORTH = 2  # copies for each element, from which on this is cheaper
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +51,14 @@ class Contraction:
 class Contracted:
     """What is known of z over a batch of domains: it is within `half` of  sum_k (q x + p y) + middle.
 
-    `p` `[batch, g, m, k]`, `q` `[batch, g, n, k]`; the others `[batch, *shape]`. `size`: at least the sum of the
-    absolute values of all terms."""
+    `p` `[batch, g, m, k]`, `q` `[batch, g, n, k]`; the others `[batch, *shape]`. `terms`: the most that
+    sum_k (|q x| + |p y|)  can be."""
 
     p: Tensor
     q: Tensor
     middle: Tensor
     half: Tensor
-    size: Tensor
+    terms: Tensor
 
     def select(self, domains: Tensor | slice) -> Contracted:
         """That over some domains."""
@@ -101,12 +101,14 @@ def contracted(contraction: Contraction, intervals: dict[int, Interval], shape: 
     ends = [(intervals[source], move) for source, move in pairs]
     x, y = (Interval(move.linear(box.lower), move.linear(box.upper)) for box, move in ends)
     (p, r), (q, s) = x.around(), y.around()
-    constant, rest, beside = _product(p, q), _product(r, s), _product(p.abs(), q.abs())
-    count = 2 * contraction.summed + 8
-    half = rest + roundoff(rest + beside, count) + 4 * tiny(p.dtype) * contraction.summed
-    size = _product(x.magnitude(), q.abs()) + _product(p.abs(), y.magnitude()) + constant.abs() + half
-    middle, half, size = (part.reshape(-1, *shape) for part in (-constant, half, size))
-    return Contracted(p, q, middle, half, size)
+    # in double precision, since this is done once for many rows
+    constant, rest, beside = (_product(u.double(), v.double()) for u, v in ((p, q), (r, s), (p.abs(), q.abs())))
+    middle, error = -constant.to(p.dtype), roundoff(rest + beside, 2 * contraction.summed + 8)
+    half = rest + error + (constant + middle.double()).abs() + 4 * tiny(p.dtype) * contraction.summed
+    half = up(half.to(p.dtype), 2)
+    terms = _product(x.magnitude(), q.abs()) + _product(p.abs(), y.magnitude())
+    middle, half, terms = (part.reshape(-1, *shape) for part in (middle, half, terms))
+    return Contracted(p, q, middle, half, terms)
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
