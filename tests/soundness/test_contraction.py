@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tests.soundness.exact import ExactGraph, fractions
-from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
-from tests.soundness.test_bounds import DTYPES, assert_inside, exact_values, of_node, points_of, some_boxes
+from tests.soundness.graphs import FAMILIES, Builder
+from tests.soundness.test_bounds import DTYPES, assert_inside, dot, exact_values, of_node, points_of, some_boxes
 from verifier.bounding import account, backward, contraction, reach
 from verifier.bounding.backward import LinearForm
 from verifier.bounding.contraction import Contracted, contraction_at
@@ -29,19 +30,32 @@ from verifier.ops import Add, Concat, Crop, Linear, Multiply, Permute, Relu, Res
 GROUPS, M, N, K = 2, 9, 8, 4
 
 
-def of_matrices(seed: int, spoiled: bool = False, inputs: int = 3) -> Graph:
-    """Products of matrices whose elements are in any order, some of them more than once. The one after the last node
-    is a Relu of a combination of their elements. `spoiled`: one copy is of another element."""
-    b = Builder(1, inputs, seed=seed)
+def sums(b: Builder, sources: tuple[int, int], copies: Sequence[Tensor]) -> int:
+    """Products of elements of two nodes, `copies` of these `[g, m, n, k]`, added up over k."""
+    shape = (GROUPS, M, N, K)
+    pairs = zip(copies, sources, strict=True)
+    moved = [b.add(Select(copy, b.nodes[source].shape), [source], shape) for copy, source in pairs]
+    return b.add(Sum((3,), shape), [b.same(Multiply(), *moved)], (GROUPS, M, N, 1))
+
+
+def in_order() -> tuple[Tensor, Tensor]:
+    """The elements of x `[g, m, k]` and y `[g, n, k]` for all products."""
+    shape = (GROUPS, M, N, K)
+    x, y = torch.arange(GROUPS * M * K).reshape(GROUPS, M, 1, K), torch.arange(GROUPS * N * K).reshape(GROUPS, 1, N, K)
+    return x.expand(shape), y.expand(shape)
+
+
+def of_matrices(seed: int, spoiled: bool = False) -> Graph:
+    """Products of matrices whose elements are in any order, some of them more than once, and a Relu of combinations of
+    these. `spoiled`: one copy is of another element."""
+    b = Builder(1, 3, seed=seed)
     x, y = b.same(Relu(), b.dense(0, GROUPS * M * K - 5)), b.dense(0, GROUPS * N * K)
     first = torch.randint(0, GROUPS * M * K - 5, (GROUPS, M, 1, K), generator=b.generator)
     second = torch.randperm(GROUPS * N * K, generator=b.generator).reshape(GROUPS, 1, N, K)
     copies = [index.expand(GROUPS, M, N, K).clone() for index in (first, second)]
     if spoiled:
         copies[1][1, 3, 2, 1] = (copies[1][1, 3, 2, 1] + 1) % (GROUPS * N * K)
-    shape = (GROUPS, M, N, K)
-    moved = [b.add(Select(copy, b.nodes[z].shape), [z], shape) for copy, z in zip(copies, (x, y), strict=True)]
-    total = b.add(Sum((3,), shape), [b.same(Multiply(), *moved)], (GROUPS, M, N, 1))
+    total = sums(b, (x, y), copies)
     flat = b.add(Reshape((GROUPS, M, N, 1), (1, GROUPS * M * N)), [total], (1, GROUPS * M * N))
     b.same(Relu(), b.dense(flat, 5))
     return b.graph()
@@ -63,10 +77,6 @@ def assert_below(form: LinearForm, start: Tensor, values: list[list[list[Fractio
         constant = Fraction(float(form.bias[place, row])) - Fraction(float(form.debt[place, row]))
         for x, value in zip(points[place], values[place], strict=True):
             assert dot(slopes, x) + constant <= dot(weights, value), "not below"
-
-
-def dot(a: list[Fraction], b: list[Fraction]) -> Fraction:
-    return sum((p * q for p, q in zip(a, b, strict=True) if p and q), Fraction(0))
 
 
 def test_a_contraction_is_what_the_graph_computes() -> None:
@@ -97,7 +107,6 @@ def test_few_copies_are_no_contraction() -> None:
 def test_attention_by_contractions(activation: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every node of a small attention network, at corners and inner points, exactly."""
     monkeypatch.setattr(contraction, "WORTH", 0)
-    assert activation in ACTIVATIONS
     graph = FAMILIES["attention"](activation, seed=3)
     program = prepare(graph, DTYPES[dtype])
     assert len(program.contractions) == 2
@@ -143,11 +152,8 @@ def test_as_tight_as_products_of_elements(monkeypatch: pytest.MonkeyPatch) -> No
 def of_inputs() -> Graph:
     """Products of two matrices that are parts of the input: x, then y."""
     b = Builder(1, GROUPS * (M + N) * K)
-    shape = (GROUPS, M, N, K)
-    first = torch.arange(GROUPS * M * K).reshape(GROUPS, M, 1, K).expand(shape)
-    second = torch.arange(GROUPS * N * K).reshape(GROUPS, 1, N, K).expand(shape) + GROUPS * M * K
-    moved = [b.add(Select(index, b.nodes[0].shape), [0], shape) for index in (first, second)]
-    b.add(Sum((3,), shape), [b.same(Multiply(), *moved)], (GROUPS, M, N, 1))
+    first, second = in_order()
+    sums(b, (0, 0), (first, second + GROUPS * M * K))
     return b.graph()
 
 
@@ -267,12 +273,8 @@ def test_coefficients_that_underflow(monkeypatch: pytest.MonkeyPatch) -> None:
     b = Builder(1, 2, seed=7)
     x = b.add(Linear(b.normal(GROUPS * M * K, 2), b.normal(GROUPS * M * K)), [0], (1, GROUPS * M * K))
     y = b.add(Linear(b.normal(GROUPS * N * K, 2) * 1e-22, b.normal(GROUPS * N * K) * 1e-22), [0], (1, GROUPS * N * K))
-    shape = (GROUPS, M, N, K)
-    first = torch.arange(GROUPS * M * K).reshape(GROUPS, M, 1, K).expand(shape)
-    second = torch.arange(GROUPS * N * K).reshape(GROUPS, 1, N, K).expand(shape)
     x = b.add(Linear(torch.eye(GROUPS * M * K, dtype=torch.float64) * 1e30), [x], (1, GROUPS * M * K))
-    moved = [b.add(Select(index, b.nodes[z].shape), [z], shape) for index, z in ((first, x), (second, y))]
-    b.add(Sum((3,), shape), [b.same(Multiply(), *moved)], (GROUPS, M, N, 1))
+    sums(b, (x, y), in_order())
     graph = b.graph()
     lower = torch.randn(6, 1, 2, generator=generator)
     box = Interval(lower, lower + 0.1 * torch.rand(6, 1, 2, generator=generator))

@@ -136,8 +136,7 @@ class Walk:
         """The coefficients `[batch, spec, k]` of `elements` `[k]` of a node that is not crossed yet. What they multiply
         is at most `reach` `[k]`: their roundings are settled here."""
         rows = flat(self.pending[position], 2)[..., elements]
-        self.size = self.size + len(elements)
-        self.account.owe(rows.abs() @ roundoff(reach, self.roundings[position] + 1))
+        self._owe_elements(rows, reach, self.roundings[position] + 1)
         return rows
 
     def arrive(self) -> LinearForm:
@@ -225,7 +224,7 @@ class Walk:
         self.account.owe(constants * gamma(total_depth(node.size) + earlier, rows.dtype))
         terms = self.terms[position] * contraction.summed
         for source, sent in zip(contraction.sources, known.adjoint(rows, contraction), strict=True):
-            self._send(source, sent.reshape(*rows.shape[:2], *self.program.graph.nodes[source].shape), 0, terms)
+            self._send(source, sent, 0, terms)
 
     def _error_vector(self, position: int) -> Tensor | None:
         """v with |error of crossing this affine node| <= |A| . v; None where crossing is exact."""
@@ -245,6 +244,11 @@ class Walk:
         largest = self.found.reach.largest(position, self.program.dtype)[0]
         self.size = self.size + self.program.graph.nodes[position].size
         self.account.owe(times_vector(rows.abs(), roundoff(largest, roundings)))
+
+    def _owe_elements(self, rows: Tensor, reach: Tensor, roundings: int) -> None:
+        """The same for rows `[batch, spec, k]` over some elements, which are at most `reach` `[k]`."""
+        self.size = self.size + len(reach)
+        self.account.owe(rows.abs() @ roundoff(reach, roundings))
 
     def _cross_elementwise(self, position: int, rows: Tensor) -> None:
         node, planes = self.program.graph.nodes[position], self.found.planes[position]
@@ -328,8 +332,7 @@ class Walk:
         reach = self.found.reach.largest(source, self.program.dtype).flatten()[columns]
         for part, count in ((whole[..., columns], self.roundings[source]), (rows, roundings)):
             if count:
-                self.account.owe(part.abs() @ roundoff(reach, count))
-                self.size = self.size + len(columns)
+                self._owe_elements(part, reach, count)
         whole.index_add_(2, columns, rows)
         self.roundings[source] = max(1, self.roundings[source])
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.core.flat import flat
 from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.rounding import roundoff, tiny, up
@@ -65,13 +64,13 @@ class Contracted:
         return pick(self, domains)
 
     def adjoint(self, rows: Tensor, contraction: Contraction) -> tuple[Tensor, Tensor]:
-        """Rows `[batch, spec, *shape]` over z to rows `[batch, spec, size]` over each of the sources."""
+        """Rows `[batch, spec, *shape]` over z to rows over each of the sources."""
         groups, (m, n) = self.p.shape[1], (part.shape[2] for part in (self.p, self.q))
         rows = rows.reshape(*rows.shape[:2], groups, m, n)
         over_x = torch.einsum("bsgmn,bgnk->bsgmk", rows, self.q).flatten(0, 1)
         over_y = torch.einsum("bsgmn,bgmk->bsgnk", rows, self.p).flatten(0, 1)
         pairs = zip(contraction.moves, (over_x, over_y), strict=True)
-        x, y = (flat(move.adjoint(over)[0]).unflatten(0, rows.shape[:2]) for move, over in pairs)
+        x, y = (move.adjoint(over)[0].unflatten(0, rows.shape[:2]) for move, over in pairs)
         return x, y
 
 
@@ -97,9 +96,8 @@ def contraction_at(graph: Graph, position: int) -> Contraction | None:
 
 def contracted(contraction: Contraction, intervals: dict[int, Interval], shape: tuple[int, ...]) -> Contracted:
     """From bounds of the sources, for sums of this shape."""
-    pairs = zip(contraction.sources, contraction.moves, strict=True)
-    ends = [(intervals[source], move) for source, move in pairs]
-    x, y = (Interval(move.linear(box.lower), move.linear(box.upper)) for box, move in ends)
+    pairs = zip(contraction.moves, (intervals[source] for source in contraction.sources), strict=True)
+    x, y = (Interval(move.linear(box.lower), move.linear(box.upper)) for move, box in pairs)
     (p, r), (q, s) = x.around(), y.around()
     # in double precision, since this is done once for many rows
     constant, rest, beside = (_product(u.double(), v.double()) for u, v in ((p, q), (r, s), (p.abs(), q.abs())))
