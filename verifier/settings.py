@@ -53,9 +53,9 @@ class SearchSettings:
     budget lowers it for wide ones.
     `width_exponent`: weight of the width in the choice of the input to split. 1.5 beat 1 and pure width on control
     networks (1 leaves instances open that 1.5 closes in 100 domains).
-    `root`, `neurons`, `tiles`, `ends`, `ascent`: optimisation of the rows and of the neurons at the root, there of
-    convolutional neurons tile by tile, which take longer and gain little after the first steps, of the end of a neuron
-    after splits, and of a subproblem's bound.
+    `root`, `neurons`, `brief`, `ends`, `ascent`: optimisation of the rows and of the neurons at the root, the latter
+    `brief` where it is dear and gains little after the first steps, tile by tile or over several boxes, of the end of a
+    neuron after splits, and of a subproblem's bound.
     `levels`: most splits at once while there are too few subproblems to fill a batch.
     """
 
@@ -63,7 +63,7 @@ class SearchSettings:
     width_exponent: float = 1.5
     root: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=40))
     neurons: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=80))
-    tiles: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5, slope_rate=1.0))
+    brief: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5, slope_rate=1.0))
     ends: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=5))
     ascent: AscentSettings = field(default_factory=lambda: AscentSettings(iterations=20))
     levels: int = 4

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.soundness.functions import FUNCTIONS, PRECISION
 from verifier.core.graph import Constant, Graph
 from verifier.core.operator import Affine, Op
-from verifier.ops import Abs, Clip, LeakyRelu, Maximum, Minimum, Multiply, Relu, Sigmoid, Sign, Tanh, Where
+from verifier.ops import Abs, Clip, LeakyRelu, Maximum, Minimum, Multiply, Near, Relu, Sigmoid, Sign, Tanh, Where
 
 FAR = 2000  # beyond it they are closer to their limits than 2^-2800
 
@@ -43,7 +43,7 @@ def _smooth(function: Callable[[mpmath.mpf], mpmath.mpf], x: Fraction, low: int)
 
 
 def apply(op: Op, arguments: Reals, position: int = 0) -> Fraction:
-    """One element of an elementwise operator; `position`: which (for a PRelu)."""
+    """One element of an elementwise operator; `position`: which (for a PRelu). Of a neighbourhood one of its ends."""
     x = arguments[0]
     if isinstance(op, Relu):
         return max(x, Fraction(0))
@@ -52,6 +52,9 @@ def apply(op: Op, arguments: Reals, position: int = 0) -> Fraction:
         return x if x >= 0 else x * slopes[position % len(slopes)]
     if isinstance(op, Abs):
         return abs(x)
+    if isinstance(op, Near):
+        radii = fractions(op.radius)
+        return x + radii[position % len(radii)] * (-1) ** position
     if isinstance(op, Clip):
         low = x if op.minimum == -np.inf else max(x, Fraction(op.minimum))
         return low if op.maximum == np.inf else min(low, Fraction(op.maximum))

@@ -172,8 +172,10 @@ EVALUATED = [
               given=(6,), constants=PLACES),
 ]  # fmt: skip
 
+UNCERTAIN = [Row(ops.Near(tensor(2).abs() / 2**14), ())]
+
 ROWS: dict[str, Row] = {
-    row.op.name: row for row in itertools.chain(AFFINE, PIECEWISE, STEPS, SMOOTH, PRODUCTS, EVALUATED)
+    row.op.name: row for row in itertools.chain(AFFINE, PIECEWISE, STEPS, SMOOTH, PRODUCTS, EVALUATED, UNCERTAIN)
 }
 
 

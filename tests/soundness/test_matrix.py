@@ -39,7 +39,7 @@ from verifier.core.problem import build_problem
 from verifier.core.verdict import Status
 from verifier.errors import UnsupportedError
 from verifier.frontend.replay import replay
-from verifier.ops import OPERATORS, Linear
+from verifier.ops import OPERATORS, UNCERTAIN, Linear
 from verifier.ops.support import NO, PIECES, SOLVERS, YES, support
 from verifier.search.branching.neurons_first import neurons_first
 from verifier.search.branching.parts import split
@@ -53,8 +53,8 @@ each_type = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def test_every_operator_has_a_row() -> None:
-    assert {type(row.op) for row in ROWS.values()} == set(OPERATORS) == set(defined_operators())
-    assert len(ROWS) == len(OPERATORS)
+    assert {type(row.op) for row in ROWS.values()} == {*OPERATORS, *UNCERTAIN} == set(defined_operators())
+    assert len(ROWS) == len(OPERATORS) + len(UNCERTAIN)
 
 
 class Asked:
@@ -84,7 +84,7 @@ def around_0(graph: Graph, dtype: torch.dtype) -> Interval:
 def test_onnxruntime_computes_the_same(name: str, tmp_path: Path) -> None:
     row = ROWS[name]
     if not row.nodes:
-        assert name == "Crop", "the importer makes all others"
+        assert name in ("Crop", "Near"), "the importer makes all others"
         return
     network = load_nodes(tmp_path, row.nodes, row.given, constants=row.constants, opset=row.opset, output_kind=row.kind)
     assert name in {entry.op.name for entry in network.graph.nodes}
@@ -143,7 +143,7 @@ def test_optimised(name: str, dtype: str) -> None:
 
 
 @each_type
-@pytest.mark.parametrize("name", NONLINEAR)
+@pytest.mark.parametrize("name", [name for name in NONLINEAR if type(ROWS[name].op) not in UNCERTAIN])
 def test_split(name: str, dtype: str) -> None:
     """At the best place that is an argument of the operator: every point is in a part, whose bound holds there, and the
     argument's range becomes smaller in both."""
@@ -243,12 +243,14 @@ def random_cuts(subproblem: Subproblem, generator: np.random.Generator) -> dict[
 @pytest.mark.parametrize("solver", SOLVING)
 @pytest.mark.parametrize("name", NONLINEAR)
 def test_solvers(name: str, solver: str) -> None:
-    """Answers on either side of the least value on a grid."""
+    """Answers on either side of the least value on a grid. A violation that only an end of a neighbourhood reaches is
+    none, and solvers may stop there."""
     graph, _ = ROWS[name].graph(seed=3, inputs=2)
     lower, upper = np.array([-0.5, 0.25]), np.array([0.25, 0.75])
     axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(lower, upper, strict=True)]
     least = float(values_at(graph, torch.cartesian_prod(*axes))[:, 0].min())
     for miss, expected in ((0.25, Status.UNSAT), (-0.01, Status.SAT)):
         answer = SOLVING[solver].solve(asked(graph, (lower, upper), least - miss), Budget())
-        assert answer.status is expected
+        stopped = type(ROWS[name].op) in UNCERTAIN and answer.status is Status.UNKNOWN and expected is Status.SAT
+        assert answer.status is expected or stopped
         assert expected is Status.SAT or answer.checked or solver != "checked"

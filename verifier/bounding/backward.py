@@ -143,20 +143,25 @@ class Walk:
         """What is left at the input, when every other node is crossed."""
         if 0 in self.pending:
             self._owe_roundoff(0, self.pending[0], self.roundings[0] + 1)
-        bias, debt = self.account.balance()
+        bias, debt = self.balance()
         rows = self.pending[0] if 0 in self.pending else _zero_rows(self.program, bias)
-        return LinearForm(rows, bias, debt * SAFETY + tiny(self.program.dtype) * self.size)
+        return LinearForm(rows, bias, debt)
 
     def settle(self) -> Tensor:
         """Lower bounds `[batch, spec]` of what is left, from the intervals of the nodes where it is."""
         for position, rows in self.pending.items():
             self._owe_roundoff(position, rows, self.roundings[position] + 1)
-        bias, debt = self.account.balance()
-        least = down(bias - (debt * SAFETY + tiny(self.program.dtype) * self.size), 2)
+        bias, debt = self.balance()
+        least = down(bias - debt, 2)
         none = torch.zeros_like(bias)
         for position, rows in self.pending.items():
             least = down(least + LinearForm(rows, none, none).minimum(self.found.intervals[position]))
         return least
+
+    def balance(self) -> tuple[Tensor, Tensor]:
+        """The constant terms, and the most that all errors so far can be together."""
+        bias, debt = self.account.balance()
+        return bias, debt * SAFETY + tiny(self.program.dtype) * self.size
 
     def cross(self, position: int) -> None:
         """Rewrite the rows over one node as rows over its arguments."""

@@ -16,24 +16,29 @@ from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.operator import Affine
+from verifier.core.rounding import down, up
+from verifier.ops import Near
 
 
 @dataclass(frozen=True, eq=False)
 class Picked:
     """`rows` `[..., *shape]` over node `start`, plus `offset` `[...]`. At most `terms` numbers of a row are not 0.
-    `exact`: none was rounded."""
+    `exact`: none was rounded. `radius` `[...]`: how far the elements may be from that, None for nowhere."""
 
     start: int
     rows: Tensor
     offset: Tensor
     terms: int
     exact: bool
+    radius: Tensor | None = None
 
     @property
     def both_sides(self) -> Picked:
-        """`[n, k, ...]` and behind these their negatives, `[n, 2 k, ...]`."""
+        """What the elements `[n, k, ...]` are at least, and behind these what their negatives are, `[n, 2 k, ...]`."""
         rows, offset = (torch.cat([part, -part], 1) for part in (self.rows, self.offset))
-        return replace(self, rows=rows, offset=offset)
+        if self.radius is not None:
+            offset = down(offset - torch.cat([self.radius, self.radius], 1))
+        return replace(self, rows=rows, offset=offset, radius=None)
 
     def bounded(self, program: Program, found: NodeBounds) -> LinearForm:
         """A linear form below each row `[n, k]`."""
@@ -43,6 +48,10 @@ class Picked:
 def picked(program: Program, source: int, index: Tensor) -> Picked:
     """The elements at flat positions `index` `[...]` of node `source`."""
     node = program.graph.nodes[source]
+    if isinstance(node.op, Near):
+        radius = node.op.radius.expand(node.shape).flatten()[index]
+        argument = picked(program, node.inputs[0], index)
+        return replace(argument, radius=radius if argument.radius is None else up(radius + argument.radius))
     if isinstance(node.op, Affine) and len(node.inputs) == 1:
         rows = node.op.row(index, program.graph.nodes[node.inputs[0]].shape)
         if rows is not None:

@@ -98,6 +98,17 @@ class Program:
             position = self.graph.nodes[position].inputs[0]
         return tuple(reversed(path))
 
+    def places_at_origin(self, position: int) -> Tensor:
+        """The place among the elements of its origin, counted from 1, that each element of a node has its number from,
+        `[size]`; 0 if it is a constant 0."""
+        first = self.graph.nodes[self.origins[position]]
+        places = torch.arange(1, 1 + first.size, device=self.device).reshape(1, *first.shape)
+        for moved in self.moves_to(position):
+            op = self.graph.nodes[moved].op
+            assert isinstance(op, Affine)
+            places = op.linear(places)
+        return places.flatten()
+
     @cached_property
     def splittable(self) -> tuple[int, ...]:
         """Positions of the arguments of nonlinear nodes, in order: the pre-activations, whose bounds matter most."""

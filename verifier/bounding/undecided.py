@@ -15,6 +15,7 @@ from torch import Tensor
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
+from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise, Planes
 
@@ -77,8 +78,9 @@ class Undecided:
 
 def undecided_elements(program: Program, found: NodeBounds) -> Undecided:
     """Of all nodes with planes in `found`."""
+    masks = {position: flat(program.unstable(position, found.intervals)).any(0) for position in found.planes}
     readers, index = {}, {}
-    for positions, mask in _groups(program, found):
+    for positions, mask in grouped(program.graph, masks):
         chosen = mask.nonzero().flatten()
         for position in positions:
             node = program.graph.nodes[position]
@@ -90,12 +92,11 @@ def undecided_elements(program: Program, found: NodeBounds) -> Undecided:
     return Undecided(program, dict(sorted(readers.items())), dict(sorted(index.items())))
 
 
-def _groups(program: Program, found: NodeBounds) -> list[tuple[list[int], Tensor]]:
-    """Nonlinear nodes that share arguments, each group with a mask `[size]` of the elements that any cannot decide."""
+def grouped(graph: Graph, masks: dict[int, Tensor]) -> list[tuple[list[int], Tensor]]:
+    """Nonlinear nodes that share arguments, each group with the union of the `masks` `[size]` of its nodes."""
     groups: list[tuple[set[int], list[int], Tensor]] = []
-    for position in found.planes:
-        sources, positions = set(program.graph.nodes[position].inputs), [position]
-        mask = flat(program.unstable(position, found.intervals)).any(0)
+    for position, mask in masks.items():
+        sources, positions = set(graph.nodes[position].inputs), [position]
         for group in [group for group in groups if group[0] & sources]:
             groups.remove(group)
             sources, positions, mask = sources | group[0], positions + group[1], mask | group[2]

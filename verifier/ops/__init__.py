@@ -1,4 +1,4 @@
-"""Operators: one file per family, one table of all. Analyses and tests iterate over the table."""
+"""Operators: one file per family, one table of all that networks become. Analyses and tests iterate over the table."""
 
 from verifier.core.operator import Op
 from verifier.ops.arithmetic import Add, Concat, Scale, Sum
@@ -11,6 +11,7 @@ from verifier.ops.logic import Where
 from verifier.ops.logsumexp import LogSumExp
 from verifier.ops.maximum import Maximum, Minimum
 from verifier.ops.movement import Crop, Permute, Reshape, Select
+from verifier.ops.near import Near
 from verifier.ops.periodic import Cos, Sin, Tan
 from verifier.ops.piecewise import Abs, Clip, LeakyRelu, Relu, Sign
 from verifier.ops.powers import Power, Reciprocal, Sqrt
@@ -37,4 +38,6 @@ EVALUATED: tuple[type[Op], ...] = (
 
 OPERATORS: tuple[type[Op], ...] = (*AFFINE, *PIECEWISE, *STEPS, *SMOOTH, *PRODUCTS, *EVALUATED)
 
-__all__ = ["OPERATORS", *(operator.__name__ for operator in OPERATORS)]
+UNCERTAIN: tuple[type[Op], ...] = (Near,)  # what no network has, but what is made of one where bounds decide much
+
+__all__ = ["OPERATORS", "UNCERTAIN", *(operator.__name__ for operator in (*OPERATORS, *UNCERTAIN))]

@@ -22,6 +22,7 @@ from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.rounding import down, narrow_down
 from verifier.core.stacked import cast, pick
+from verifier.search.condensing import Smaller
 from verifier.search.domains import DomainBatch
 from verifier.search.driver import Driver
 from verifier.search.measured import BatchSize, SmallerTree, rise_of
@@ -77,11 +78,29 @@ class InputSearch(Driver[DomainBatch]):
         for batch in self.frontier.batches:  # there may be room for fewer bounds of this size
             kept = batch.replace(nodes={k: batch.nodes[k] for k in wide.inherited})
             batches.append(cast(kept, wide.program.dtype))
-        wide.frontier.batches = batches
-        wide.left, wide.bounded, wide.most_open = self.left, self.bounded, self.most_open
-        wide.stuck, wide.stuck_bound, wide.started = self.stuck, self.stuck_bound, self.started
         wide.whole = None if self.whole is None else cast(self.whole, wide.program.dtype)
-        return wide
+        return wide._standing(self, batches)
+
+    def over(self, smaller: Smaller) -> InputSearch:
+        """The same search, from where it stands, over a condensed network."""
+        single = self.program.dtype is smaller.task.program.dtype
+        own, batches = InputSearch(smaller.task if single else smaller.task.in_double()), []
+        for batch in self.frontier.batches:
+            known = smaller.network.inherited(batch.nodes)
+            shapes = {k: own.program.graph.nodes[k].shape for k in own.inherited}
+            unknown = {k: Interval.unbounded((len(batch), *shape), batch.bound) for k, shape in shapes.items()}
+            batches.append(batch.replace(nodes={k: known.get(k, unknown[k]) for k in own.inherited}))
+        assert self.whole is not None
+        box = self.problem.box.reshape(-1, *self.program.graph.input_shape)
+        own.whole = smaller.network.bounds(own.program, box, self.whole)
+        return own._standing(self, batches)
+
+    def _standing(self, other: InputSearch, batches: list[DomainBatch]) -> InputSearch:
+        """Where another search of the same task stands, with these batches open."""
+        self.frontier.batches = batches
+        self.left, self.bounded, self.most_open = other.left, other.bounded, other.most_open
+        self.stuck, self.stuck_bound, self.started = other.stuck, other.stuck_bound, other.started
+        return self
 
     def take_back(self, domains: DomainBatch, undecided: Tensor, bounded: int) -> None:
         """Domains that were popped and worked on elsewhere, with `bounded` subproblems: those still `undecided` `[n]`

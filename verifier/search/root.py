@@ -88,6 +88,7 @@ class Root:
             effort = Effort(self.limits.memory // 2, self.limits.deadline)
             found = bound_nodes(self.program, self.box, "crown", known.inherited, effort).without_forms()
         self.found = found
+        self._shape = still.shape
         self.pairs, self.bound = still.nonzero(), self.box.lower.new_full((int(still.sum()),), -torch.inf)
         self.multipliers: Multipliers | None = None  # of the open disjuncts' bounds
         self.influence: dict[int, Tensor] = {}  # by node `[boxes, size]`: what its elements cost the open disjuncts
@@ -107,6 +108,13 @@ class Root:
     def few(self) -> bool:
         """Whether the boxes with open disjuncts, if any, are few enough to be tightened one by one."""
         return 0 < len(self.pairs[:, 0].unique()) <= MOST_TIGHTENED
+
+    @property
+    def still(self) -> Tensor:
+        """The open disjuncts, a mask `[boxes, disjuncts]`."""
+        mask = torch.zeros(self._shape, dtype=torch.bool, device=self.program.device)
+        mask[self.pairs[:, 0], self.pairs[:, 1]] = True
+        return mask
 
     @property
     def undecided(self) -> int:
@@ -255,10 +263,11 @@ class Root:
         box, found = self._one(i)
         precise, memory = self.precise(), self.limits.memory // 2
         self.starts.turn()
-        whole = optimised_ends(self.program, precise, box, self.settings.neurons, memory, self.starts)
+        settings = self.settings.neurons if len(self.box.lower) == 1 else self.settings.brief
+        whole = optimised_ends(self.program, precise, box, settings, memory, self.starts)
 
         def make(network: Program, same: Program, key: Hashable) -> Tightener:
-            return optimised_ends(network, same, box, self.settings.tiles, memory, self.starts.of(key))
+            return optimised_ends(network, same, box, self.settings.brief, memory, self.starts.of(key))
 
         chosen = cheapest(self.program, self._influence(i), share)
         tightener = only(chosen, in_tiles(self.program, precise, whole, make))

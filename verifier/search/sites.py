@@ -7,11 +7,9 @@ holds for all of them.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from verifier.bounding.program import Program
 from verifier.bounding.undecided import Undecided
-from verifier.core.operator import Affine
 
 
 class Sites:
@@ -20,22 +18,12 @@ class Sites:
 
     def __init__(self, program: Program, undecided: Undecided) -> None:
         largest = 1 + max(node.size for node in program.graph.nodes)
-        keys = {k: program.origins[k] * largest + _origins(program, k)[index] for k, index in undecided.index.items()}
+        keys = {
+            k: program.origins[k] * largest + program.places_at_origin(k)[index] for k, index in undecided.index.items()
+        }
         every = torch.cat([*keys.values(), torch.zeros(0, dtype=torch.long, device=program.device)])
         numbers, which = every.unique(return_inverse=True)
         self.count = len(numbers)
         self.of = dict(zip(keys, which.split([len(key) for key in keys.values()]), strict=False))
         inputs = torch.arange(program.graph.nodes[0].size, device=program.device)
         self.inputs = torch.cat([torch.where(numbers < largest, numbers - 1, -1), inputs])
-
-
-def _origins(program: Program, source: int) -> Tensor:
-    """The place among the elements of its origin, counted from 1, that each element of a node has its number from; 0 if
-    it is a constant 0."""
-    first = program.graph.nodes[program.origins[source]]
-    places = torch.arange(1, 1 + first.size, device=program.device).reshape(1, *first.shape)
-    for moved in program.moves_to(source):
-        op = program.graph.nodes[moved].op
-        assert isinstance(op, Affine)
-        places = op.linear(places)
-    return places.flatten()

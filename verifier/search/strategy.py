@@ -20,6 +20,7 @@ from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.rounding import narrow_down
 from verifier.core.stacked import cast
+from verifier.search.condensing import condense
 from verifier.search.domains import DomainBatch
 from verifier.search.exact import decide_exactly
 from verifier.search.inputs import InputSearch
@@ -76,6 +77,7 @@ class Strategy:
 
     def run(self) -> Outcome:
         """Until all is proved, a violation is found, or time is up."""
+        self._condense()
         problem = self.task.problem
         varying = int(splittable(problem.box).sum(1).max())
         if not varying or not self._neurons_serve() or self.inputs.late:
@@ -96,6 +98,16 @@ class Strategy:
         if self._ending:
             return self.inputs.outcome()
         return (self._exactly() if self.task.exact else None) or self._in_turns()
+
+    def _condense(self) -> None:
+        """Go on over the network condensed to what the whole box leaves undecided, where that serves."""
+        found = self._known().found
+        if found is None or not self.inputs.open or self.inputs.late:
+            return
+        smaller = condense(self.task, self.task.problem.box.reshape(-1, *self.task.program.graph.input_shape), found)
+        if smaller is not None:
+            self.task, self.inputs = smaller.task, self.inputs.over(smaller)
+            self.pace /= smaller.ratio
 
     def _try_inputs(self, fan: int) -> Outcome:
         """Some splitting of inputs, and more as long as it pays, until there are as many boxes as may be tightened.
@@ -219,6 +231,10 @@ def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[N
         task = task.in_double()
         # most of it is the rows' own rounding, not that of the neurons' bounds
         root = Root(task, still, Known(cast(root.found, task.program.dtype), root.seconds))
+    smaller = condense(task, root.box, root.found) if root.few else None
+    if smaller is not None:
+        found = smaller.bounds(root.box, root.found)
+        task, root = smaller.task, Root(smaller.task, root.still, Known(found, smaller.ratio * root.seconds))
     while True:
         if root.can_tighten():
             root.tighten()

@@ -1,0 +1,46 @@
+"""Tasks over a network that is condensed to what bounds over their boxes leave undecided."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+
+from verifier.bounding.condensed import Condensed, condensed
+from verifier.bounding.engine import Effort
+from verifier.bounding.fields import row_price
+from verifier.bounding.nodes import NodeBounds
+from verifier.bounding.program import prepare
+from verifier.core.interval import Interval
+from verifier.search.task import Task
+
+MOST_SHARE = 0.2  # of the time left, which it may take
+
+
+@dataclass(frozen=True, eq=False)
+class Smaller:
+    """The `task` over the condensed `network`. `ratio`: of the price of a row to that in the whole network."""
+
+    task: Task
+    network: Condensed
+    ratio: float
+
+    def bounds(self, box: Interval, found: NodeBounds) -> NodeBounds:
+        """Of its nodes over boxes `[n, *input]`, from those of the whole network."""
+        return self.network.bounds(self.task.program, box, found)
+
+
+def condense(task: Task, box: Interval, found: NodeBounds) -> Smaller | None:
+    """The task for these boxes `[n, *input]` and parts of them, from bounds over them; None where it does not serve."""
+    program, rows = task.program, task.problem.output_rows
+    outputs = (rows != 0).any(0).nonzero().flatten()
+    effort = Effort(task.limits.memory // 2, time.monotonic() + MOST_SHARE * task.limits.seconds)
+    network = condensed(program, task.precise(), box, found, outputs, effort)
+    if network is None:
+        return None
+    make = lambda dtype: prepare(network.graph, dtype, program.device).asked(rows)  # noqa: E731
+    own = replace(task, program=make(program.dtype), precise=cache(partial(make, torch.float64)))
+    prices = [row_price(part.graph, part.graph.output) for part in (own.program, program)]
+    return Smaller(own, network, prices[0] / prices[1])
