@@ -108,13 +108,17 @@ class ExactGraph:
             if isinstance(node.op, Constant):
                 values.append(fractions(node.op.value.expand(node.shape)))
             elif isinstance(node.op, Affine):
-                matrices, total = self.matrices[position]
-                total = list(total)
-                for rows, argument in zip(matrices, arguments, strict=True):
-                    for place, row in enumerate(rows):
-                        total[place] += sum((w * argument[i] for i, w in row), Fraction(0))
-                values.append(total)
+                values.append(self.affine(position, arguments))
             else:
                 terms: Iterable[tuple[Fraction, ...]] = zip(*arguments, strict=True)
                 values.append([apply(node.op, term, place) for place, term in enumerate(terms)])
         return values
+
+    def affine(self, position: int, arguments: Sequence[Reals]) -> list[Fraction]:
+        """The value of an affine node."""
+        matrices, total = self.matrices[position]
+        total = list(total)
+        for rows, argument in zip(matrices, arguments, strict=True):
+            for place, row in enumerate(rows):
+                total[place] += sum((w * argument[i] for i, w in row), Fraction(0))
+        return total

@@ -26,19 +26,19 @@ from verifier.bounding.backward import Walk
 from verifier.bounding.elements import picked
 from verifier.bounding.engine import Effort, bound_nodes, most_rows, seconds_of
 from verifier.bounding.fields import TOUCHED, row_price
+from verifier.bounding.lines import Lines, decided_lines
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
-from verifier.bounding.undecided import elements_of, grouped
+from verifier.bounding.undecided import elements_of
 from verifier.core.flat import flat
 from verifier.core.graph import Constant, Graph, Node
 from verifier.core.interval import Interval
-from verifier.core.operator import Elementwise, Op, Planes
-from verifier.core.rounding import unit, up
+from verifier.core.operator import Elementwise, Op
+from verifier.core.rounding import up
 from verifier.core.stacked import cast
 from verifier.ops import Concat, Linear, Near, Reshape, Select
 
 WORTH = 0.7  # of the price of a row: a condensed network that saves less is not made
-STRAIGHT = 64  # roundings by which the planes of a decided element may differ
 DOUBLE = 2.0  # times as long do passes in double precision take
 
 
@@ -65,79 +65,28 @@ class Condensed:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class Lines:
-    """What bounds decide, the same over all boxes: by nonlinear node, `planes` `[1, *shape]` that are one line where an
-    element is decided, and 0 where it is not, and how far the element may be from that line, `apart` `[*shape]` (None
-    for nowhere). `undecided` `[k]` by node, ascending; the nodes that share arguments have the same."""
-
-    planes: dict[int, Planes]
-    apart: dict[int, Tensor | None]
-    undecided: dict[int, Tensor]
-
-
-def decided_lines(program: Program, found: NodeBounds) -> Lines:
-    """From bounds over some boxes. What the question does not read may be anything, so that it is taken to be 0."""
-    masks, lines = {}, {}
-    for position in found.planes:
-        slopes, low, high, straight = _line(found.planes[position])
-        unread = torch.zeros_like(straight)
-        if position in program.read:
-            unread = ~program.read[position].flatten()
-        masks[position] = (flat(program.unstable(position, found.intervals)).any(0) | ~straight) & ~unread
-        lines[position] = slopes, low, high, unread
-    result = Lines({}, {}, {})
-    for positions, mask in grouped(program.graph, masks):
-        for position in positions:
-            shape, (slopes, low, high, unread) = program.graph.nodes[position].shape, lines[position]
-            clear = lambda value: torch.where(mask | unread, 0.0, value)  # noqa: B023, E731
-            middle = clear(torch.where(low == high, low, low / 2 + high / 2)).reshape(1, *shape)
-            apart = up(clear((high - low) * 0.5 + (low.abs() + high.abs()) * unit(low.dtype)), 4)
-            own = tuple(clear(slope).reshape(1, *shape) for slope in slopes)
-            level = bool((middle == 0).all())
-            result.planes[position] = Planes(own, None if level else middle, own, middle)
-            result.apart[position] = apart.reshape(shape) if bool((clear(high - low) != 0).any()) else None
-            result.undecided[position] = mask.nonzero().flatten()
-    return result
-
-
-def _line(planes: Planes) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Over all domains: the slopes, lowest and highest intercept, and where this is a line, `[size]` each."""
-    high = flat(planes.upper_intercept)
-    low = torch.zeros_like(high) if planes.lower_intercept is None else flat(planes.lower_intercept)
-    least, most = low.amin(0), high.amax(0)
-    straight = most - least <= STRAIGHT * unit(torch.float32) * (least.abs() + most.abs())
-    slopes = []
-    for below, above in zip(planes.lower_slopes, planes.upper_slopes, strict=True):
-        first = flat(below)[0]
-        straight = straight & ((flat(below) == first) & (flat(above) == first)).all(0) & first.isfinite()
-        slopes.append(first)
-    return slopes, least, most, straight
-
-
 def condensed(
-    program: Program, precise: Program, box: Interval, found: NodeBounds, outputs: Tensor, effort: Effort
+    program: Program, precise: Program, found: NodeBounds, outputs: Tensor, effort: Effort
 ) -> Condensed | None:
-    """The network of `program`, and `precise`, which is the same in double precision, over boxes `[n, *input]` with
-    these bounds. Of its outputs those at the flat positions `outputs` `[m]` are right, the others are 0. None where it
-    is not worth the effort."""
+    """The network of `program`, and `precise`, which is the same in double precision, over boxes with these bounds. Of
+    its outputs those at the flat positions `outputs` `[m]` are right, the others are 0. None where it is not worth the
+    effort."""
+    if not len(outputs):
+        return None
     lines = decided_lines(program, found)
     plan = best_plan(program, found, lines, len(outputs))
     now = time.monotonic()
     if plan is None or now + DOUBLE * seconds_of(plan.work, 1) > effort.deadline:
         return None
-    wide = cast(lines.planes, torch.float64)
-    known = NodeBounds(cast(found.intervals, torch.float64), wide)
-    maker = _Maker(precise, known, lines, plan, effort)
-    return maker.made(outputs)
+    return Maker(precise, found, lines, plan, effort).made(outputs)
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What a condensed network consists of. `cut` and `live` `[k]`: a node, and those of its elements that are not 0
     everywhere. `readers`: the nonlinear nodes behind it that have undecided elements, in order. `numbers` `[k]`: by
-    origin of their arguments, the flat positions of its elements that are undecided arguments. `price`: of a row,
-    `work`: operations for making it."""
+    origin of their arguments behind the cut, the flat positions of its elements that are undecided arguments. `price`:
+    of a row, `work`: operations for making it."""
 
     cut: int
     live: Tensor
@@ -149,13 +98,13 @@ class Plan:
 
 def best_plan(program: Program, found: NodeBounds, lines: Lines, outputs: int) -> Plan | None:
     """The cheapest one, None if the network itself is hardly dearer."""
-    plans = [_plan(program, found, lines, cut, outputs) for cut in _cuts(program.graph)]
+    plans = [plan_at(program, found, lines, cut, outputs) for cut in cuts(program.graph)]
     best = min(plans, key=lambda plan: plan.price)
     return best if best.price <= WORTH * row_price(program.graph, program.graph.output) else None
 
 
-def _cuts(graph: Graph) -> Iterator[int]:
-    """The nodes, but for the output, through which everything passes."""
+def cuts(graph: Graph) -> Iterator[int]:
+    """The nodes, but for the output, through which everything passes that is not constant."""
     least = graph.output
     for position in range(graph.output, -1, -1):
         node = graph.nodes[position]
@@ -165,79 +114,97 @@ def _cuts(graph: Graph) -> Iterator[int]:
         least = min([least, *variable])
 
 
-def _plan(program: Program, found: NodeBounds, lines: Lines, cut: int, outputs: int) -> Plan:
+def plan_at(program: Program, found: NodeBounds, lines: Lines, cut: int, outputs: int) -> Plan:
+    """With this cut, for so many elements of the output."""
     graph = program.graph
-    live = (flat(found.intervals[cut].magnitude()) != 0).any(0).nonzero().flatten()
+    live = _some((flat(found.intervals[cut].magnitude()) != 0).any(0).nonzero().flatten())
     readers = tuple(k for k in sorted(lines.undecided) if k > cut and len(lines.undecided[k]))
-    numbers = _numbers(program, lines, readers)
+    numbers = _numbers(program, lines, cut, readers)
     price, work, state = row_price(graph, cut), 0.0, len(live)
-    origins: set[int] = set()
+    made: set[int] = set()
     for reader in readers:
-        for origin in {program.origins[source] for source in graph.nodes[reader].inputs} - origins:
+        for origin in {_origin(program, cut, source) for source in graph.nodes[reader].inputs} - made - {cut}:
             price += len(numbers[origin]) * (2 * state + 3 * TOUCHED) + state * TOUCHED
             work += len(numbers[origin]) * (program.operations_to(origin) - program.operations_to(cut))
-            origins.add(origin)
+            made.add(origin)
         state += len(lines.undecided[reader])
         price += len(lines.undecided[reader]) * TOUCHED
     price += outputs * 2 * state
     return Plan(cut, live, readers, numbers, price, work)
 
 
-def _numbers(program: Program, lines: Lines, readers: tuple[int, ...]) -> dict[int, Tensor]:
+def _numbers(program: Program, lines: Lines, cut: int, readers: tuple[int, ...]) -> dict[int, Tensor]:
     """By origin of their arguments, the elements that are undecided arguments of any of the readers."""
     found: dict[int, list[Tensor]] = {}
     for reader in readers:
         for source in dict.fromkeys(program.graph.nodes[reader].inputs):
-            places = program.places_at_origin(source)[lines.undecided[reader]] - 1
-            found.setdefault(program.origins[source], []).append(places[places >= 0])
-    return {origin: torch.cat(parts).unique() for origin, parts in found.items()}
+            origin = _origin(program, cut, source)
+            places = program.places_at(source, origin)[lines.undecided[reader]] - 1
+            found.setdefault(origin, []).append(places[places >= 0])
+    return {origin: _some(torch.cat(parts).unique()) for origin, parts in found.items()}
 
 
-class _Maker:
-    """Makes the condensed network, node by node."""
+def _some(index: Tensor) -> Tensor:
+    """At least one element: there are no operators on none."""
+    return index if len(index) else index.new_zeros(1)
 
-    def __init__(self, precise: Program, known: NodeBounds, lines: Lines, plan: Plan, effort: Effort) -> None:
-        self.program, self.known, self.lines, self.plan, self.effort = precise, known, lines, plan, effort
+
+def _origin(program: Program, cut: int, source: int) -> int:
+    """Where the numbers of a node behind the cut are from, or the cut where they pass it unchanged."""
+    origin = program.origins[source]
+    return cut if origin < cut and not isinstance(program.graph.nodes[origin].op, Constant) else origin
+
+
+class Maker:
+    """Makes the condensed network of a plan, node by node. `precise`: the network in double precision."""
+
+    def __init__(self, precise: Program, found: NodeBounds, lines: Lines, plan: Plan, effort: Effort) -> None:
+        self.program, self.lines, self.plan, self.effort = precise, lines, plan, effort
+        # The planes are lines, not `simple` ones: so a walk charges for its errors on both sides.
+        self.known = NodeBounds(cast(found.intervals, torch.float64), lines.planes)
         self.nodes = list(precise.graph.nodes[: plan.cut + 1])
         self.parts: dict[int, tuple[int, Tensor | None]] = {k: (k, None) for k in range(1, plan.cut + 1)}
-        self.read = [(plan.cut, plan.live)]  # the parts of real nodes that rows are brought back to, and where they are
-        shape = precise.graph.nodes[plan.cut].shape
-        every = len(plan.live) == precise.graph.nodes[plan.cut].size
-        first: Op = Reshape(shape, (len(plan.live),)) if every else Select(plan.live, shape)
-        self.places = [self._add("", first, (plan.cut,), len(plan.live))]
         self.arguments: dict[int, int] = {}  # by origin, where its undecided elements are
+        # what rows are brought back to: elements of a node of the whole network, and where they are in this one
+        self.state = [(plan.cut, plan.live, self._add("", self._of_cut(plan.live), (plan.cut,), len(plan.live)))]
 
     def made(self, outputs: Tensor) -> Condensed | None:
+        """With these elements of the output; None where there is no time for it."""
         graph = self.program.graph
         for reader in self.plan.readers:
             node, index = graph.nodes[reader], self.lines.undecided[reader]
             sources = tuple(self._argument(source, index) for source in node.inputs)
-            if time.monotonic() > self.effort.deadline:
-                return None
             assert isinstance(node.op, Elementwise)
             place = self._add(node.name, node.op.elements(index, node.shape), sources, len(index))
             self.parts[place] = reader, index
-            self.read.append((reader, index))
-            self.places.append(place)
+            self.state.append((reader, index, place))
+            if time.monotonic() > self.effort.deadline:
+                return None
         value = self._affine(graph.output, outputs, graph.nodes[graph.output].size)
-        shape = graph.output_shape
-        last = self._add(graph.nodes[graph.output].name, Reshape(self.nodes[value].shape, shape), (value,), *shape)
-        if time.monotonic() > self.effort.deadline:
-            return None
+        name, shape = graph.nodes[graph.output].name, graph.output_shape
+        last = self._add(name, Reshape(self.nodes[value].shape, shape), (value,), *shape)
         return Condensed(Graph(tuple(self.nodes), last), self.parts)
 
     def _add(self, name: str, op: Op, sources: tuple[int, ...], *shape: int) -> int:
         self.nodes.append(Node(name, op, sources, shape))
         return len(self.nodes) - 1
 
+    def _of_cut(self, index: Tensor) -> Op:
+        """Moves elements `index` `[k]` of the cut, -1 for a 0."""
+        node = self.program.graph.nodes[self.plan.cut]
+        every = torch.arange(node.size, device=index.device)
+        return Reshape(node.shape, (node.size,)) if torch.equal(index, every) else Select(index, node.shape)
+
     def _argument(self, source: int, index: Tensor) -> int:
         """Elements `index` `[k]` of a node, as a node."""
-        origin = self.program.origins[source]
+        origin = _origin(self.program, self.plan.cut, source)
+        places = self.program.places_at(source, origin)[index] - 1
+        if origin == self.plan.cut:
+            return self._add("", self._of_cut(places), (origin,), len(places))
         numbers = self.plan.numbers[origin]
         if origin not in self.arguments:
             self.arguments[origin] = self._affine(origin, numbers)
             self.parts[self.arguments[origin]] = origin, numbers
-        places = self.program.places_at_origin(source)[index] - 1
         if torch.equal(places, numbers):
             return self.arguments[origin]
         found = torch.searchsorted(numbers, places.clamp(min=0))
@@ -246,56 +213,44 @@ class _Maker:
 
     def _affine(self, source: int, index: Tensor, size: int | None = None) -> int:
         """Elements `index` `[k]` of a node, as a node; of `size` elements in all if given, the others 0."""
-        known = [number for number, (position, _) in enumerate(self.read) if position <= source]
-        sizes = tuple(len(self.read[number][1]) for number in known)
+        known = [(index, place) for position, index, place in self.state if position <= source]
         rows = [self._rows(source, part) for part in index.split(most_rows(self.program, source, self.effort))]
         weight, bias, radius = (torch.cat(parts) for parts in zip(*rows, strict=True))
         if size is not None:
             whole = lambda part: part.new_zeros(size, *part.shape[1:]).index_copy(0, index, part)  # noqa: E731
             weight, bias, radius = whole(weight), whole(bias), whole(radius)
-        inputs = tuple(self.places[number] for number in known)
-        state = self._add("", Concat(0, sizes), inputs, sum(sizes)) if len(inputs) > 1 else inputs[0]
+        sizes, places = tuple(len(own) for own, _ in known), tuple(place for _, place in known)
+        state = self._add("", Concat(0, sizes), places, sum(sizes)) if len(places) > 1 else places[0]
         node = self.program.graph.nodes[source]
         value = self._add("", Linear(weight, bias), (state,), len(weight))
         return self._add(node.name, Near(radius), (value,), len(weight))
 
     def _rows(self, source: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of elements `index` `[k]` of a node: coefficients `[k, n]` over what is read, constant terms and errors."""
-        reach, cut = self.known.reach, self.plan.cut
-        start = picked(self.program, source, index.unsqueeze(0))
-        walk = Walk(
-            self.program, {start.start: start.rows}, start.offset, self.known, int(not start.exact), start.terms
-        )
+        """Of elements `index` `[k]` of a node: coefficients `[k, n]` over the state, constant terms and errors."""
+        start = picked(self.program, source, index.unsqueeze(0), self.plan.cut)
+        roundings = 0 if start.exact else 1
+        walk = Walk(self.program, {start.start: start.rows}, start.offset, self.known, roundings, start.terms)
         if start.radius is not None:
             walk.account.owe(start.radius)
-        found: dict[int, Tensor] = {}
+        known = {position: own for position, own, _ in self.state if position <= source}
+        read = {position: start.rows.new_zeros(len(index), len(own)) for position, own in known.items()}
         for position in range(start.start, -1, -1):
-            if position not in walk.pending or (position < cut and position > 0 and not self._constant(position)):
+            if position not in walk.pending:
                 continue
-            own = self.lines.undecided.get(position) if position > cut else None
-            if position == cut:
-                own = self.plan.live
-            if own is not None and len(own):
-                largest = reach.largest(position, self.program.dtype).flatten()[own]
-                found[position] = walk.read(position, own, largest)[0]
-            if position == cut:
-                walk.pending.pop(cut)
+            if position in known:
+                own = known[position]
+                reach = self.known.reach.largest(position, self.program.dtype).flatten()[own]
+                read[position] = walk.read(position, own, reach)[0]
+            if position == self.plan.cut:
+                walk.pending.pop(position)
             else:
                 self._owe_apart(walk, position)
                 walk.cross(position)
         bias, debt = walk.balance()
-        none = bias.new_zeros(len(index), 0)
-        parts = [
-            found.get(position, none.new_zeros(len(index), len(own)))
-            for position, own in self.read
-            if position <= source
-        ]
-        return torch.cat(parts, 1), bias[0], up(debt[0])
-
-    def _constant(self, position: int) -> bool:
-        return isinstance(self.program.graph.nodes[position].op, Constant)
+        return torch.cat(list(read.values()), 1), bias[0], up(debt[0])
 
     def _owe_apart(self, walk: Walk, position: int) -> None:
+        """For what the line of a node's elements is not known better."""
         apart = self.lines.apart.get(position)
         if apart is not None:
-            walk.account.owe(flat(walk.pending[position].abs(), 2) @ apart.double().flatten())
+            walk.account.owe(flat(walk.pending[position].abs(), 2) @ apart)

@@ -42,17 +42,18 @@ class Picked:
 
     def bounded(self, program: Program, found: NodeBounds) -> LinearForm:
         """A linear form below each row `[n, k]`."""
+        assert self.radius is None, "a side is chosen first"
         return backward(program, {self.start: self.rows}, self.offset, found, self.exact, terms=self.terms)
 
 
-def picked(program: Program, source: int, index: Tensor) -> Picked:
-    """The elements at flat positions `index` `[...]` of node `source`."""
+def picked(program: Program, source: int, index: Tensor, first: int = 0) -> Picked:
+    """The elements at flat positions `index` `[...]` of node `source`, as rows over no node before `first`."""
     node = program.graph.nodes[source]
-    if isinstance(node.op, Near):
+    if isinstance(node.op, Near) and node.inputs[0] >= first:
         radius = node.op.radius.expand(node.shape).flatten()[index]
-        argument = picked(program, node.inputs[0], index)
+        argument = picked(program, node.inputs[0], index, first)
         return replace(argument, radius=radius if argument.radius is None else up(radius + argument.radius))
-    if isinstance(node.op, Affine) and len(node.inputs) == 1:
+    if isinstance(node.op, Affine) and len(node.inputs) == 1 and node.inputs[0] >= first:
         rows = node.op.row(index, program.graph.nodes[node.inputs[0]].shape)
         if rows is not None:
             offset = node.op.offset()

@@ -98,15 +98,15 @@ class Program:
             position = self.graph.nodes[position].inputs[0]
         return tuple(reversed(path))
 
-    def places_at_origin(self, position: int) -> Tensor:
-        """The place among the elements of its origin, counted from 1, that each element of a node has its number from,
-        `[size]`; 0 if it is a constant 0."""
-        first = self.graph.nodes[self.origins[position]]
+    def places_at(self, position: int, origin: int) -> Tensor:
+        """The place among the elements of its origin, or of a node on the way from there, counted from 1, that each
+        element of a node has its number from, `[size]`; 0 if it is a constant 0."""
+        first = self.graph.nodes[origin]
         places = torch.arange(1, 1 + first.size, device=self.device).reshape(1, *first.shape)
         for moved in self.moves_to(position):
             op = self.graph.nodes[moved].op
             assert isinstance(op, Affine)
-            places = op.linear(places)
+            places = op.linear(places) if moved > origin else places
         return places.flatten()
 
     @cached_property

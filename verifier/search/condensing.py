@@ -32,12 +32,12 @@ class Smaller:
         return self.network.bounds(self.task.program, box, found)
 
 
-def condense(task: Task, box: Interval, found: NodeBounds) -> Smaller | None:
-    """The task for these boxes `[n, *input]` and parts of them, from bounds over them; None where it does not serve."""
+def condense(task: Task, found: NodeBounds) -> Smaller | None:
+    """The task from bounds `found` over its boxes; None where it does not serve."""
     program, rows = task.program, task.problem.output_rows
     outputs = (rows != 0).any(0).nonzero().flatten()
     effort = Effort(task.limits.memory // 2, time.monotonic() + MOST_SHARE * task.limits.seconds)
-    network = condensed(program, task.precise(), box, found, outputs, effort)
+    network = condensed(program, task.precise(), found, outputs, effort)
     if network is None:
         return None
     make = lambda dtype: prepare(network.graph, dtype, program.device).asked(rows)  # noqa: E731

@@ -19,7 +19,8 @@ class Sites:
     def __init__(self, program: Program, undecided: Undecided) -> None:
         largest = 1 + max(node.size for node in program.graph.nodes)
         keys = {
-            k: program.origins[k] * largest + program.places_at_origin(k)[index] for k, index in undecided.index.items()
+            k: program.origins[k] * largest + program.places_at(k, program.origins[k])[index]
+            for k, index in undecided.index.items()
         }
         every = torch.cat([*keys.values(), torch.zeros(0, dtype=torch.long, device=program.device)])
         numbers, which = every.unique(return_inverse=True)

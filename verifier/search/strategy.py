@@ -104,7 +104,7 @@ class Strategy:
         found = self._known().found
         if found is None or not self.inputs.open or self.inputs.late:
             return
-        smaller = condense(self.task, self.task.problem.box.reshape(-1, *self.task.program.graph.input_shape), found)
+        smaller = condense(self.task, found)
         if smaller is not None:
             self.task, self.inputs = smaller.task, self.inputs.over(smaller)
             self.pace /= smaller.ratio
@@ -231,7 +231,7 @@ def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[N
         task = task.in_double()
         # most of it is the rows' own rounding, not that of the neurons' bounds
         root = Root(task, still, Known(cast(root.found, task.program.dtype), root.seconds))
-    smaller = condense(task, root.box, root.found) if root.few else None
+    smaller = condense(task, root.found) if root.few else None
     if smaller is not None:
         found = smaller.bounds(root.box, root.found)
         task, root = smaller.task, Root(smaller.task, root.still, Known(found, smaller.ratio * root.seconds))
