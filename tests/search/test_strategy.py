@@ -24,12 +24,15 @@ from tests.search.questions import (
 )
 from tests.search.test_neurons import CLOSE, Confirm, no_choice
 from tests.soundness.polygons import Conjunction
+from verifier.bounding import condensed
+from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import prepare
 from verifier.core.graph import Graph, Input, Node
 from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.ops import Linear, Relu, Sign
 from verifier.search import exact, expansion, inputs, root, strategy
+from verifier.search.condensing import Smaller, condense
 from verifier.search.root import Known
 from verifier.search.strategy import Strategy
 from verifier.search.task import Limits, Outcome, Task
@@ -60,7 +63,10 @@ def answer(graph: Graph, query: Query, seconds: float = 30.0, memory: int = ROOM
 
 
 def check(graph: Graph, parts: list[Part], memory: int = ROOM) -> None:
-    outcome, margin = answer(graph, query_of(parts), memory=memory), margin_of(graph, parts)
+    agrees(answer(graph, query_of(parts), memory=memory), margin_of(graph, parts))
+
+
+def agrees(outcome: Outcome, margin: float) -> None:
     what = f"{outcome}, but the least margin is {margin}"
     if margin > CLOSE:
         assert outcome.complete and outcome.proved == 1.0, what
@@ -103,6 +109,33 @@ def near_miss(graph: Graph, boxes: int, seed: int) -> list[Part]:
         c, d, b = random_disjunct(graph, box, 1, generator)
         parts.append((*box, [(c, d, b + margin_of(graph, [(*box, [(c, d, b)])]) - 0.02)]))
     return parts
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("boxes", "many", "double"), [(1, 0, False), (1, 40, False), (1, 40, True), (3, 0, False)])
+def test_agrees_with_enumeration_over_condensed_networks(
+    boxes: int, many: int, double: bool, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one box from the first bounds on, of several where the search over neurons begins."""
+    made = []
+
+    def recorded(task: Task, found: NodeBounds) -> Smaller | None:
+        made.append(condense(task, found))
+        return made[-1]
+
+    monkeypatch.setattr(condensed, "WORTH", float("inf"))
+    monkeypatch.setattr(strategy, "MANY_INPUTS", many)
+    monkeypatch.setattr(strategy, "FIRST_SEARCH", 0.0)
+    monkeypatch.setattr(strategy, "condense", recorded)
+    monkeypatch.setattr(strategy, "rounding_prevails", lambda *what: double)
+    for seed in (900, 901, 904):
+        graph = small_graph("relu", shape, seed)
+        parts = near_miss(graph, boxes, seed)
+        search = strategy_of(graph, query_of(parts))
+        with torch.no_grad():
+            outcome = search.first()
+            agrees(search.run() if outcome.open and not outcome.found else outcome, margin_of(graph, parts))
+    assert any(smaller is not None for smaller in made)
 
 
 def test_undecided_boxes_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
