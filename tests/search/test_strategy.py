@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.search.questions import (
     ACTIVATIONS,
@@ -119,8 +120,8 @@ def test_agrees_with_enumeration_over_condensed_networks(
     """Of one box from the first bounds on, of several where the search over neurons begins."""
     made = []
 
-    def recorded(task: Task, found: NodeBounds) -> Smaller | None:
-        made.append(condense(task, found))
+    def recorded(task: Task, found: NodeBounds, still: Tensor) -> Smaller | None:
+        made.append(condense(task, found, still))
         return made[-1]
 
     monkeypatch.setattr(condensed, "WORTH", float("inf"))
@@ -386,8 +387,8 @@ def test_small_problems_are_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(strategy, "SPLIT_SHARE", 0.0)
     real, outcomes = strategy.decide_exactly, []
 
-    def noted(task: Task, known: Known) -> Outcome | None:
-        outcomes.append(real(task, known))
+    def noted(task: Task, still: Tensor, known: Known) -> Outcome | None:
+        outcomes.append(real(task, still, known))
         return outcomes[-1]
 
     monkeypatch.setattr(strategy, "decide_exactly", noted)
@@ -408,14 +409,15 @@ def test_coefficients_that_single_precision_rounds_are_decided_exactly() -> None
         task = strategy_of(graph, asked).task
         assert not task.problem.exact
         with torch.no_grad():
-            outcome = exact.decide_exactly(task)
+            outcome = exact.decide_exactly(task, task.problem.real)
         assert outcome is not None and outcome.complete == complete and outcome.found != complete
 
 
 def test_too_many_neurons_are_not_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "MOST_UNDECIDED", 1)
     graph = small_graph("relu", "three layers", 6)
-    assert exact.decide_exactly(strategy_of(graph, query_of(near_miss(graph, 2, 1))).task) is None
+    task = strategy_of(graph, query_of(near_miss(graph, 2, 1))).task
+    assert exact.decide_exactly(task, task.problem.real) is None
 
 
 def test_what_only_rounding_keeps_open_is_searched_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,11 @@ class Problem:
         pairs = zip(self.disjuncts.tolist(), self.owner.tolist(), strict=True)
         return all(set(range(count)) <= set(owner) for count, owner in pairs)
 
+    def rows_of(self, still: Tensor) -> Tensor:
+        """Indices into the coefficient tables, ascending, of the rows of some disjuncts, a mask `[boxes, D]`."""
+        mask = (self.owner >= 0) & still.gather(1, self.owner.clamp(min=0))
+        return self.row[mask].unique()
+
     @cached_property
     def most_rows(self) -> int:
         """Of one disjunct."""

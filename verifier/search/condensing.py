@@ -1,4 +1,4 @@
-"""Tasks over a network that is condensed to what bounds over their boxes leave undecided."""
+"""Tasks over a network that is condensed to what bounds over their boxes leave undecided and open disjuncts read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
+from torch import Tensor
 
 from verifier.bounding.condensed import Condensed, condensed
 from verifier.bounding.engine import Effort
@@ -32,9 +33,11 @@ class Smaller:
         return self.network.bounds(self.task.program, box, found)
 
 
-def condense(task: Task, found: NodeBounds) -> Smaller | None:
-    """The task from bounds `found` over its boxes; None where it does not serve."""
-    program, rows = task.program, task.problem.output_rows
+def condense(task: Task, found: NodeBounds, still: Tensor) -> Smaller | None:
+    """The task from bounds `found` over its boxes, for the disjuncts that are `still` open `[boxes, D]`; nothing else
+    may be asked about it. None where it does not serve."""
+    rows = task.problem.output_rows[task.problem.rows_of(still)]
+    program = task.program.asked(rows)
     outputs = (rows != 0).any(0).nonzero().flatten()
     effort = Effort(task.limits.memory // 2, time.monotonic() + MOST_SHARE * task.limits.seconds)
     network = condensed(program, task.precise(), found, outputs, effort)

@@ -20,13 +20,13 @@ MOST_UNDECIDED = 128  # neurons: with more of them, linear programs seldom end i
 MOST_PAIRS = 16  # of a box and a disjunct, each of which is a problem of its own
 
 
-def decide_exactly(task: Task, known: Known = NOTHING) -> Outcome | None:
-    """The outcome if every open disjunct of every box was refuted, with checked bounds, or a violation confirmed; else
-    None, at once where the problem is too large or not piecewise linear. `known`: of the task's boxes."""
-    problem = task.problem
-    if int(problem.real.sum()) > MOST_PAIRS:
+def decide_exactly(task: Task, still: Tensor, known: Known = NOTHING) -> Outcome | None:
+    """The outcome if every disjunct that is `still` open `[boxes, D]` was refuted, with checked bounds, or a violation
+    confirmed; else None, at once where the problem is too large or not piecewise linear. `known`: of the task's
+    boxes."""
+    if int(still.sum()) > MOST_PAIRS:
         return None
-    root = Root(task, problem.real, known)
+    root = Root(task, still, known)
     if root.undecided > MOST_UNDECIDED:
         return None
     for number, subproblem in enumerate(subproblems(task, root)):
@@ -40,7 +40,7 @@ def decide_exactly(task: Task, known: Known = NOTHING) -> Outcome | None:
             return Outcome(found=True, open=0, stuck=0, bounded=number, proved=0.0, bound=-float("inf"))
         if answer.status is not Status.UNSAT or not answer.checked:
             return None
-    return Outcome(found=False, open=0, stuck=0, bounded=len(problem.real), proved=1.0, bound=float("inf"))
+    return Outcome(found=False, open=0, stuck=0, bounded=len(still), proved=1.0, bound=float("inf"))
 
 
 def subproblems(task: Task, root: Root) -> Iterator[Subproblem]:

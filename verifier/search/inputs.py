@@ -95,6 +95,16 @@ class InputSearch(Driver[DomainBatch]):
         own.whole = smaller.network.bounds(own.program, box, self.whole)
         return own._standing(self, batches)
 
+    @property
+    def still(self) -> Tensor:
+        """A mask `[boxes, D]` of the disjuncts that are open over some part of a box."""
+        if self.stuck:  # nobody knows any more which
+            return self.problem.real
+        counts = torch.zeros_like(self.problem.real, dtype=torch.int32)
+        for batch in self.frontier.batches:
+            counts.index_add_(0, batch.problem, batch.open.int())
+        return counts > 0
+
     def _standing(self, other: InputSearch, batches: list[DomainBatch]) -> InputSearch:
         """Where another search of the same task stands, with these batches open."""
         self.frontier.batches = batches

@@ -27,6 +27,7 @@ from verifier.bounding.undecided import Undecided, undecided_elements
 from verifier.core.flat import flat
 from verifier.core.interval import Interval
 from verifier.core.stacked import cast, join, pick
+from verifier.search.condensing import Smaller
 from verifier.search.ends import searched_ends
 from verifier.search.influence import cheapest, influence
 from verifier.search.neurons import objective_of
@@ -103,6 +104,13 @@ class Root:
     def rounded(self) -> bool:
         """Whether a good part of what the bounds lack is rounding, so that a program in double precision serves."""
         return self.rounding > ROUNDED * float(-self.bound.clamp(max=0).sum())
+
+    def over(self, smaller: Smaller) -> Root:
+        """The same over a condensed network, with the passes that are left."""
+        known = Known(smaller.bounds(self.box, self.found), smaller.ratio * self.seconds, share=self.share)
+        root = Root(smaller.task, self.still, known)
+        root.passes = root.passes[max(0, len(root.passes) - len(self.passes)) :]
+        return root
 
     @property
     def few(self) -> bool:

@@ -93,7 +93,7 @@ class Strategy:
                 return self._from_boxes()
         hopeless = self.inputs.proved < PROMISING and (varying > MANY_INPUTS or slow)
         if hopeless and self._fit(len(problem.disjuncts)):
-            return search_neurons(self.task, problem.real, self._known())[1]
+            return search_neurons(self.task, self.inputs.still, self._known())[1]
         if self.inputs.program is self.task.program and self._rounding_prevails(self._first_box.point()):
             self.inputs = self.inputs.in_double()
         if self._ending:
@@ -106,7 +106,7 @@ class Strategy:
         if not self.whole or found is None or not self.inputs.open or self.inputs.late:
             return
         self.whole = False
-        smaller = condense(self.task, found)
+        smaller = condense(self.task, found, self.inputs.still)
         if smaller is not None:
             self.task, self.inputs = smaller.task, self.inputs.over(smaller)
             self.pace /= smaller.ratio
@@ -176,7 +176,9 @@ class Strategy:
         if outcome.found or not outcome.open:
             return outcome
         end = time.monotonic() + EXACT_SHARE * limits.seconds
-        return decide_exactly(replace(self.task, limits=replace(limits, deadline=end)), self._known())
+        return decide_exactly(
+            replace(self.task, limits=replace(limits, deadline=end)), self.inputs.still, self._known()
+        )
 
     def _in_turns(self) -> Outcome:
         """Hand-overs while they are decisive: they leave fewer boxes open, and splits of inputs leave more. Else the
@@ -233,13 +235,11 @@ def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[N
         task = task.in_double()
         # most of it is the rows' own rounding, not that of the neurons' bounds
         root = Root(task, still, Known(cast(root.found, task.program.dtype), root.seconds))
-    smaller = condense(task, root.found) if root.few else None
-    if smaller is not None:
-        found = smaller.bounds(root.box, root.found)
-        task, root = smaller.task, Root(smaller.task, root.still, Known(found, smaller.ratio * root.seconds))
+    task, root = _condensed(task, root)
     while True:
         if root.can_tighten():
             root.tighten()
+            task, root = _condensed(task, root)
         search = NeuronSearch(*root.subproblems(), task)
         search.bounded = bounded
         began = time.monotonic()
@@ -251,3 +251,9 @@ def search_neurons(task: Task, still: Tensor, known: Known = NOTHING) -> tuple[N
         if outcome.found or not outcome.open or search.late:
             return search, outcome
         bounded = outcome.bounded
+
+
+def _condensed(task: Task, root: Root) -> tuple[Task, Root]:
+    """The same over a smaller network, where that serves."""
+    smaller = condense(task, root.found, root.still) if root.few else None
+    return (task, root) if smaller is None else (smaller.task, root.over(smaller))
