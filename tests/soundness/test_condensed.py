@@ -57,11 +57,11 @@ def check(graph: Graph, network: Condensed, outputs: Tensor, values: list[list[l
                     assert list(found) == there
                 found = there
             elif isinstance(node.op, Near):  # the output
-                read = dict(zip(outputs.tolist(), (known[graph.output][k] for k in outputs.tolist()), strict=True))
-                there = [read.get(k, Fraction(0)) for k in range(node.size)]
+                there = [known[graph.output][k] for k in outputs.tolist()]
                 near += assert_near(node.op, arguments[0], there)
                 found = there
             own.append(found)
+        assert all(own[-1][k] == known[graph.output][k] for k in outputs.tolist())
     return near
 
 
@@ -70,9 +70,6 @@ def assert_near(op: Near, argument: Reals, real: Reals) -> int:
     for value, there, radius in zip(argument, real, radii, strict=True):
         assert abs(value - there) <= radius, (float(value - there), float(radius))
     return sum(value != there for value, there in zip(argument, real, strict=True))
-
-
-STRAIGHT = ("relu", "leaky", "steep", "abs", "clip", "sign")
 
 
 def uncertain(activation: str, seed: int) -> Graph:
@@ -103,26 +100,27 @@ class Asked:
 
     def known(self) -> Iterator[tuple[list[int], NodeBounds]]:
         """Boxes, alone and together, and finite bounds over them."""
-        for which in (*([k] for k in range(len(self.boxes.lower))), [MIDDLE, SMALL], [0, POINT]):
+        for which in (*([k] for k in range(0, len(self.boxes.lower), 2)), [MIDDLE, SMALL], [0, POINT]):
             found = bound_nodes(self.program, self.boxes.select(torch.tensor(which)), "crown")
             if all(bool(bounds.magnitude().isfinite().all()) for bounds in found.intervals.values()):
                 yield which, found
 
 
 @each_type
-@pytest.mark.parametrize("activation", [*STRAIGHT, "sigmoid", "square"])
+@pytest.mark.parametrize("activation", ["relu", "steep", "clip", "sigmoid"])
 @each_family
 def test_every_cut_of_a_random_network(family: str, activation: str, dtype: str) -> None:
     asked, near = Asked(family, activation, dtype), 0
+    outputs = asked.outputs[-1:]
     for which, found in asked.known():
         points = [point for k in which for point in asked.values[k]]
-        for network in all_condensed(asked.program, asked.precise, found, asked.outputs):
-            near += check(asked.graph, network, asked.outputs, points)
-    assert near or activation not in STRAIGHT
+        for network in all_condensed(asked.program, asked.precise, found, outputs):
+            near += check(asked.graph, network, outputs, points)
+    assert near or activation == "sigmoid"
 
 
 @each_type
-@pytest.mark.parametrize("activation", ["relu", "clip", "sigmoid"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @each_family
 def test_bounds_hold_for_the_whole_network(family: str, activation: str, dtype: str) -> None:
     asked = Asked(family, activation, dtype)

@@ -40,6 +40,7 @@ from verifier.ops import Concat, Linear, Near, Reshape, Select
 
 WORTH = 0.7  # of the price of a row: a condensed network that saves less is not made
 DOUBLE = 2.0  # times as long do passes in double precision take
+BYTES = 32  # of one weight, in both precisions, with its absolute value, and while it is made
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def condensed(
     if not len(outputs):
         return None
     lines = decided_lines(program, found)
-    plan = best_plan(program, found, lines, len(outputs))
+    plan = best_plan(program, found, lines, len(outputs), effort.memory)
     now = time.monotonic()
     if plan is None or now + DOUBLE * seconds_of(plan.work, 1) > effort.deadline:
         return None
@@ -86,7 +87,7 @@ class Plan:
     """What a condensed network consists of. `cut` and `live` `[k]`: a node, and those of its elements that are not 0
     everywhere. `readers`: the nonlinear nodes behind it that have undecided elements, in order. `numbers` `[k]`: by
     origin of their arguments behind the cut, the flat positions of its elements that are undecided arguments. `price`:
-    of a row, `work`: operations for making it."""
+    of a row, `work`: operations for making it, `weights`: numbers in its matrices."""
 
     cut: int
     live: Tensor
@@ -94,13 +95,16 @@ class Plan:
     numbers: dict[int, Tensor]
     price: float
     work: float
+    weights: int
 
 
-def best_plan(program: Program, found: NodeBounds, lines: Lines, outputs: int) -> Plan | None:
-    """The cheapest one, None if the network itself is hardly dearer."""
+def best_plan(program: Program, found: NodeBounds, lines: Lines, outputs: int, memory: int) -> Plan | None:
+    """The cheapest one that `memory` (bytes) has room for, None if the network itself is hardly dearer."""
     plans = [plan_at(program, found, lines, cut, outputs) for cut in cuts(program.graph)]
-    best = min(plans, key=lambda plan: plan.price)
-    return best if best.price <= WORTH * row_price(program.graph, program.graph.output) else None
+    plans = [plan for plan in plans if plan.weights * BYTES <= memory]
+    best = min(plans, key=lambda plan: plan.price, default=None)
+    worth = best is not None and best.price <= WORTH * row_price(program.graph, program.graph.output)
+    return best if worth else None
 
 
 def cuts(graph: Graph) -> Iterator[int]:
@@ -120,17 +124,20 @@ def plan_at(program: Program, found: NodeBounds, lines: Lines, cut: int, outputs
     live = _some((flat(found.intervals[cut].magnitude()) != 0).any(0).nonzero().flatten())
     readers = tuple(k for k in sorted(lines.undecided) if k > cut and len(lines.undecided[k]))
     numbers = _numbers(program, lines, cut, readers)
-    price, work, state = row_price(graph, cut), 0.0, len(live)
+    price, work, state, weights = row_price(graph, cut), 0.0, len(live), 0
     made: set[int] = set()
     for reader in readers:
         for origin in {_origin(program, cut, source) for source in graph.nodes[reader].inputs} - made - {cut}:
-            price += len(numbers[origin]) * (2 * state + 3 * TOUCHED) + state * TOUCHED
+            weights += len(numbers[origin]) * state
+            price += len(numbers[origin]) * 3 * TOUCHED + state * TOUCHED
             work += len(numbers[origin]) * (program.operations_to(origin) - program.operations_to(cut))
             made.add(origin)
         state += len(lines.undecided[reader])
         price += len(lines.undecided[reader]) * TOUCHED
-    price += outputs * 2 * state
-    return Plan(cut, live, readers, numbers, price, work)
+    weights += outputs * state
+    price += 2 * weights + graph.nodes[graph.output].size * TOUCHED
+    work += outputs * (program.operations_to(graph.output) - program.operations_to(cut))
+    return Plan(cut, live, readers, numbers, price, work, weights)
 
 
 def _numbers(program: Program, lines: Lines, cut: int, readers: tuple[int, ...]) -> dict[int, Tensor]:
@@ -180,9 +187,10 @@ class Maker:
             self.state.append((reader, index, place))
             if time.monotonic() > self.effort.deadline:
                 return None
-        value = self._affine(graph.output, outputs, graph.nodes[graph.output].size)
-        name, shape = graph.nodes[graph.output].name, graph.output_shape
-        last = self._add(name, Reshape(self.nodes[value].shape, shape), (value,), *shape)
+        value, node = self._affine(graph.output, outputs), graph.nodes[graph.output]
+        index = torch.full((node.size,), -1, device=outputs.device)
+        index[outputs] = torch.arange(len(outputs), device=outputs.device)
+        last = self._add(node.name, Select(index.reshape(node.shape), (len(outputs),)), (value,), *node.shape)
         return Condensed(Graph(tuple(self.nodes), last), self.parts)
 
     def _add(self, name: str, op: Op, sources: tuple[int, ...], *shape: int) -> int:
@@ -211,14 +219,11 @@ class Maker:
         moved = Select(torch.where(places < 0, -1, found), (len(numbers),))
         return self._add("", moved, (self.arguments[origin],), len(places))
 
-    def _affine(self, source: int, index: Tensor, size: int | None = None) -> int:
-        """Elements `index` `[k]` of a node, as a node; of `size` elements in all if given, the others 0."""
+    def _affine(self, source: int, index: Tensor) -> int:
+        """Elements `index` `[k]` of a node, as a node."""
         known = [(index, place) for position, index, place in self.state if position <= source]
         rows = [self._rows(source, part) for part in index.split(most_rows(self.program, source, self.effort))]
         weight, bias, radius = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        if size is not None:
-            whole = lambda part: part.new_zeros(size, *part.shape[1:]).index_copy(0, index, part)  # noqa: E731
-            weight, bias, radius = whole(weight), whole(bias), whole(radius)
         sizes, places = tuple(len(own) for own, _ in known), tuple(place for _, place in known)
         state = self._add("", Concat(0, sizes), places, sum(sizes)) if len(places) > 1 else places[0]
         node = self.program.graph.nodes[source]
