@@ -14,12 +14,15 @@ from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from tests.soundness.test_bounds import DTYPES, assert_inside, exact_values, of_node, points_of, some_boxes
 from verifier.bounding.condensed import Condensed, Maker, cuts, plan_at
 from verifier.bounding.engine import Effort, bound_nodes, output_interval
+from verifier.bounding.fields import follow
 from verifier.bounding.lines import decided_lines
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program, prepare
 from verifier.core.graph import Constant, Graph
+from verifier.core.interval import Interval
 from verifier.core.operator import Affine
-from verifier.ops import Near, Reshape
+from verifier.core.regions import Regions
+from verifier.ops import Abs, Add, Concat, Linear, Maximum, Near, Relu, Reshape, Scale, Select
 
 MIDDLE, SMALL, POINT = 1, 7, 4  # numbers of `some_boxes`
 
@@ -136,3 +139,73 @@ def test_bounds_hold_for_the_whole_network(family: str, activation: str, dtype: 
                     assert_inside(real, bounds[place], (which, place, position))
             output = output_interval(own, box, "crown", Effort())
             assert_inside(of_node(values, asked.graph.output), output, (which, "output"))
+
+
+def beside(weight: float) -> Graph:
+    """y_0 and, with some weight, a neuron of its own that is as large."""
+    b = Builder(1, 2)
+    double = lambda *rows: torch.tensor(rows, dtype=torch.float64)  # noqa: E731
+    z = b.add(Linear(double([1.0, 1.0], [1e38, 1e38]), double(0.0, 0.0)), [0], (1, 2))
+    b.add(Linear(double([1.0, weight], [1.0, 1e39]), double(0.0, 0.0)), [b.same(Relu(), z)], (1, 2))
+    return b.graph()
+
+
+def reader_of_both() -> Graph:
+    """What the question reads shares an argument with what it does not read, which has another one."""
+    b = Builder(1, 2)
+    z, v = b.add(Linear(torch.tensor([[1.0, 1.0]]).double()), [0], (1, 1)), b.dense(0, 1, bias=0.0)
+    a, w = b.same(Relu(), z), b.same(Relu(), b.add(Scale(shift=torch.tensor([9.0]).double()), [v], (1, 1)))
+    b.add(Concat(1, (1, 1)), [a, b.same(Maximum(), z, w)], (1, 2))
+    return b.graph()
+
+
+def padded() -> Graph:
+    """The question reads what is 0 of a node whose other elements are from what it does not read."""
+    b = Builder(1, 2)
+    a, u = b.same(Relu(), b.dense(0, 1)), b.same(Abs(), b.dense(0, 1, bias=20.0))
+    moved = b.add(Select(torch.tensor([[-1, 0]]), (1, 1)), [b.dense(u, 1)], (1, 2))
+    first = b.add(Select(torch.tensor([[0]]), (1, 2)), [b.same(Abs(), moved)], (1, 1))
+    b.add(Concat(1, (1, 1)), [b.same(Add((1, 1)), a, first), u], (1, 2))
+    return b.graph()
+
+
+def with_constant() -> Graph:
+    """A nonlinear node reads a constant that stands before others."""
+    b = Builder(1, 2)
+    half = b.add(Constant(torch.tensor([[0.5, -0.25]]).double()), [], (1, 2))
+    z = b.same(Maximum(), b.dense(b.same(Relu(), b.dense(0, 3)), 2), half)
+    b.dense(b.same(Relu(), b.dense(z, 3)), 2)
+    return b.graph()
+
+
+PARTLY_READ = {
+    "tiny weight": beside(1e-40),
+    "no weight": beside(0.0),
+    "shared": reader_of_both(),
+    "padded": padded(),
+    "constant": with_constant(),
+}
+
+
+@each_type
+@pytest.mark.parametrize("name", PARTLY_READ)
+def test_what_the_question_does_not_read(name: str, dtype: str) -> None:
+    """It is asked about the first output alone."""
+    graph, rows = PARTLY_READ[name], torch.tensor([[1.0, 0.0]])
+    program, precise = (prepare(graph, kind).asked(rows.to(kind)) for kind in (DTYPES[dtype], torch.float64))
+    box = Interval(-torch.ones(1, 1, 2, dtype=DTYPES[dtype]), torch.ones(1, 1, 2, dtype=DTYPES[dtype]))
+    (values,) = exact_values(graph, points_of(box, seed=1))
+    found = bound_nodes(program, box, "crown")
+    networks = all_condensed(program, precise, found, torch.tensor([0]))
+    for network in networks:
+        check(graph, network, torch.tensor([0]), values)
+
+
+def test_no_tiles_of_what_is_nearly_known() -> None:
+    """Their parts would have radii of their own."""
+    b = Builder(1, 2)
+    near = b.same(Near(torch.ones(6)), b.dense(0, 6))
+    last = b.same(Relu(), near)
+    fields = follow(b.graph(), last, Regions.whole((1, 6), 1))
+    assert fields is not None
+    assert fields.cut == near

@@ -86,8 +86,9 @@ def condensed(
 class Plan:
     """What a condensed network consists of. `cut` and `live` `[k]`: a node, and those of its elements that are not 0
     everywhere. `readers`: the nonlinear nodes behind it that have undecided elements, in order. `numbers` `[k]`: by
-    origin of their arguments behind the cut, the flat positions of its elements that are undecided arguments. `price`:
-    of a row, `work`: operations for making it, `weights`: numbers in its matrices."""
+    origin of their arguments, the flat positions of its elements that are undecided arguments; not of the cut and of
+    constants, which are there whole. `price`: of a row, `work`: operations for making it, `weights`: numbers in its
+    matrices."""
 
     cut: int
     live: Tensor
@@ -127,7 +128,7 @@ def plan_at(program: Program, found: NodeBounds, lines: Lines, cut: int, outputs
     price, work, state, weights = row_price(graph, cut), 0.0, len(live), 0
     made: set[int] = set()
     for reader in readers:
-        for origin in {_origin(program, cut, source) for source in graph.nodes[reader].inputs} - made - {cut}:
+        for origin in {_origin(program, cut, source) for source in graph.nodes[reader].inputs} - made & set(numbers):
             weights += len(numbers[origin]) * state
             price += len(numbers[origin]) * 3 * TOUCHED + state * TOUCHED
             work += len(numbers[origin]) * (program.operations_to(origin) - program.operations_to(cut))
@@ -146,8 +147,9 @@ def _numbers(program: Program, lines: Lines, cut: int, readers: tuple[int, ...])
     for reader in readers:
         for source in dict.fromkeys(program.graph.nodes[reader].inputs):
             origin = _origin(program, cut, source)
-            places = program.places_at(source, origin)[lines.undecided[reader]] - 1
-            found.setdefault(origin, []).append(places[places >= 0])
+            if origin > cut and not _constant(program, origin):
+                places = program.places_at(source, origin)[lines.undecided[reader]] - 1
+                found.setdefault(origin, []).append(places[places >= 0])
     return {origin: _some(torch.cat(parts).unique()) for origin, parts in found.items()}
 
 
@@ -159,7 +161,11 @@ def _some(index: Tensor) -> Tensor:
 def _origin(program: Program, cut: int, source: int) -> int:
     """Where the numbers of a node behind the cut are from, or the cut where they pass it unchanged."""
     origin = program.origins[source]
-    return cut if origin < cut and not isinstance(program.graph.nodes[origin].op, Constant) else origin
+    return cut if origin < cut and not _constant(program, origin) else origin
+
+
+def _constant(program: Program, position: int) -> bool:
+    return isinstance(program.graph.nodes[position].op, Constant)
 
 
 class Maker:
@@ -171,7 +177,7 @@ class Maker:
         self.known = NodeBounds(cast(found.intervals, torch.float64), lines.planes)
         self.nodes = list(precise.graph.nodes[: plan.cut + 1])
         self.parts: dict[int, tuple[int, Tensor | None]] = {k: (k, None) for k in range(1, plan.cut + 1)}
-        self.arguments: dict[int, int] = {}  # by origin, where its undecided elements are
+        self.arguments: dict[int, int] = {}  # by origin, where its undecided elements are, or all of a constant
         # what rows are brought back to: elements of a node of the whole network, and where they are in this one
         self.state = [(plan.cut, plan.live, self._add("", self._of_cut(plan.live), (plan.cut,), len(plan.live)))]
 
@@ -209,6 +215,11 @@ class Maker:
         places = self.program.places_at(source, origin)[index] - 1
         if origin == self.plan.cut:
             return self._add("", self._of_cut(places), (origin,), len(places))
+        if origin not in self.plan.numbers:
+            node = self.program.graph.nodes[origin]
+            if origin not in self.arguments:
+                self.arguments[origin] = self._add(node.name, node.op, (), *node.shape)
+            return self._add("", Select(places, node.shape), (self.arguments[origin],), len(places))
         numbers = self.plan.numbers[origin]
         if origin not in self.arguments:
             self.arguments[origin] = self._affine(origin, numbers)

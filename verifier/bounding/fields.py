@@ -13,7 +13,7 @@ import torch
 from verifier.core.graph import Constant, Graph, Node
 from verifier.core.operator import Elementwise
 from verifier.core.regions import Local, Regions, Shape, distinct, part_numbers
-from verifier.ops import LeakyRelu, Reshape, Select
+from verifier.ops import LeakyRelu, Near, Reshape, Select
 
 OPEN_SHARE = 0.25  # of a node's elements, supposed to be undecided when the size of tiles is chosen for all domains
 LOCAL = 0.9  # an axis is divided where single positions along it take at most this share of the operations
@@ -127,7 +127,7 @@ def follow(graph: Graph, source: int, tiles: Regions) -> Fields | None:
             axes = list(node.op.kept_whole())
             boxes[position] = boxes[position].along(axes, 0, [node.shape[axis] for axis in axes])
             read = node.op.reads(boxes[position], [graph.nodes[s].shape for s in node.inputs])
-        elif isinstance(node.op, Elementwise | Constant):
+        elif isinstance(node.op, Elementwise | Constant) and not isinstance(node.op, Near):  # a matrix is behind that
             read = (boxes[position],) * len(node.inputs)
         if read is None:
             ends.append(position)

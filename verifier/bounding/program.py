@@ -141,7 +141,7 @@ class Program:
             else:
                 absolute = self.absolute[position]
                 assert absolute is not None
-                sent = tuple((part > 0).to(self.dtype) for part in absolute.adjoint(mask))
+                sent = tuple((~(part <= 0)).to(self.dtype) for part in absolute.adjoint(mask))  # NaN: 0 by infinity
             for source, part in zip(node.inputs, sent, strict=True):
                 pending[source] = torch.maximum(pending[source], part) if source in pending else part
         return replace(self, read={position: mask for position, mask in read.items() if not bool(mask.all())})

@@ -15,7 +15,6 @@ from torch import Tensor
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.flat import flat
-from verifier.core.graph import Graph
 from verifier.core.interval import Interval
 from verifier.core.operator import Elementwise, Planes
 
@@ -78,9 +77,8 @@ class Undecided:
 
 def undecided_elements(program: Program, found: NodeBounds) -> Undecided:
     """Of all nodes with planes in `found`."""
-    masks = {position: flat(program.unstable(position, found.intervals)).any(0) for position in found.planes}
     readers, index = {}, {}
-    for positions, mask in grouped(program.graph, masks):
+    for positions, mask in _groups(program, found):
         chosen = mask.nonzero().flatten()
         for position in positions:
             node = program.graph.nodes[position]
@@ -92,11 +90,12 @@ def undecided_elements(program: Program, found: NodeBounds) -> Undecided:
     return Undecided(program, dict(sorted(readers.items())), dict(sorted(index.items())))
 
 
-def grouped(graph: Graph, masks: dict[int, Tensor]) -> list[tuple[list[int], Tensor]]:
-    """Nonlinear nodes that share arguments, each group with the union of the `masks` `[size]` of its nodes."""
+def _groups(program: Program, found: NodeBounds) -> list[tuple[list[int], Tensor]]:
+    """Nonlinear nodes that share arguments, each group with a mask `[size]` of the elements that any cannot decide."""
     groups: list[tuple[set[int], list[int], Tensor]] = []
-    for position, mask in masks.items():
-        sources, positions = set(graph.nodes[position].inputs), [position]
+    for position in found.planes:
+        sources, positions = set(program.graph.nodes[position].inputs), [position]
+        mask = flat(program.unstable(position, found.intervals)).any(0)
         for group in [group for group in groups if group[0] & sources]:
             groups.remove(group)
             sources, positions, mask = sources | group[0], positions + group[1], mask | group[2]

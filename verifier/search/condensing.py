@@ -38,7 +38,9 @@ def condense(task: Task, found: NodeBounds, still: Tensor) -> Smaller | None:
     may be asked about it. None where it does not serve."""
     rows = task.problem.output_rows[task.problem.rows_of(still)]
     program = task.program.asked(rows)
-    outputs = (rows != 0).any(0).nonzero().flatten()
+    # a coefficient that was rounded to 0 still reads its output
+    read = (rows != 0).any(0) | (not task.problem.exact)
+    outputs = read.nonzero().flatten()
     effort = Effort(task.limits.memory // 2, time.monotonic() + MOST_SHARE * task.limits.seconds)
     network = condensed(program, task.precise(), found, outputs, effort)
     if network is None:
