@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.soundness.exact import ExactGraph, Reals, apply, fractions
 from tests.soundness.graphs import ACTIVATIONS, FAMILIES, Builder
 from tests.soundness.test_bounds import DTYPES, assert_inside, exact_values, of_node, points_of, some_boxes
-from verifier.bounding.condensed import Condensed, Maker, cuts, plan_at
+from verifier.bounding.condensed import Condensed, Maker, plans
 from verifier.bounding.engine import Effort, bound_nodes, output_interval
 from verifier.bounding.fields import follow
 from verifier.bounding.lines import decided_lines
@@ -30,8 +30,7 @@ MIDDLE, SMALL, POINT = 1, 7, 4  # numbers of `some_boxes`
 def all_condensed(program: Program, precise: Program, found: NodeBounds, outputs: Tensor) -> list[Condensed]:
     """With each cut there is."""
     lines, made = decided_lines(program, found), []
-    for cut in cuts(program.graph):
-        plan = plan_at(program, found, lines, cut, len(outputs))
+    for plan in plans(program, found, lines, len(outputs)):
         made.append(Maker(precise, found, lines, plan, Effort()).made(outputs))
     assert made
     return [network for network in made if network is not None]

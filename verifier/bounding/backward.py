@@ -33,6 +33,7 @@ from verifier.core.interval import Interval
 from verifier.core.operator import Affine, Elementwise
 from verifier.core.rounding import down, gamma, roundoff, tiny, unit
 from verifier.core.sums import total, total_depth
+from verifier.ops import Near
 
 SAFETY = 1.03  # covers the rounding of the debt's own arithmetic, which is relative and far smaller
 
@@ -101,7 +102,8 @@ def backward_to_neurons(
     """The same rows, bounded below by what is known of the nonlinear nodes nearest to the start, `[batch, spec]`."""
     walk = Walk(program, start, bias, found, 0 if exact_start else 1)
     for position in range(max(start), 0, -1):
-        if position in walk.pending and not isinstance(program.graph.nodes[position].op, Elementwise):
+        op = program.graph.nodes[position].op
+        if position in walk.pending and (isinstance(op, Near) or not isinstance(op, Elementwise)):
             walk.cross(position)
     return walk.settle()
 

@@ -101,11 +101,34 @@ class Plan:
 
 def best_plan(program: Program, found: NodeBounds, lines: Lines, outputs: int, memory: int) -> Plan | None:
     """The cheapest one that `memory` (bytes) has room for, None if the network itself is hardly dearer."""
-    plans = [plan_at(program, found, lines, cut, outputs) for cut in cuts(program.graph)]
-    plans = [plan for plan in plans if plan.weights * BYTES <= memory]
-    best = min(plans, key=lambda plan: plan.price, default=None)
+    possible = [plan for plan in plans(program, found, lines, outputs) if plan.weights * BYTES <= memory]
+    best = min(possible, key=lambda plan: plan.price, default=None)
     worth = best is not None and best.price <= WORTH * row_price(program.graph, program.graph.output)
     return best if worth else None
+
+
+def plans(program: Program, found: NodeBounds, lines: Lines, outputs: int) -> Iterator[Plan]:
+    """For so many elements of the output, one with each cut."""
+    graph, every = program.graph, _numbers(program, lines)
+    operations = [program.operations_to(position) for position in range(graph.output + 1)]
+    for cut in cuts(graph):
+        live = _some((flat(found.intervals[cut].magnitude()) != 0).any(0).nonzero().flatten())
+        readers = tuple(k for k in sorted(lines.undecided) if k > cut and len(lines.undecided[k]))
+        numbers = {origin: index for origin, index in every.items() if origin > cut}
+        price, work, state, weights = row_price(graph, cut), 0.0, len(live), 0
+        left = dict(numbers)
+        for reader in readers:
+            for origin in {program.origins[source] for source in graph.nodes[reader].inputs} & set(left):
+                count = len(left.pop(origin))
+                weights += count * state
+                price += count * 3 * TOUCHED + state * TOUCHED
+                work += count * (operations[origin] - operations[cut])
+            state += len(lines.undecided[reader])
+            price += len(lines.undecided[reader]) * TOUCHED
+        weights += outputs * state
+        price += 2 * weights + graph.nodes[graph.output].size * TOUCHED
+        work += outputs * (operations[graph.output] - operations[cut])
+        yield Plan(cut, live, readers, numbers, price, work, weights)
 
 
 def cuts(graph: Graph) -> Iterator[int]:
@@ -119,36 +142,14 @@ def cuts(graph: Graph) -> Iterator[int]:
         least = min([least, *variable])
 
 
-def plan_at(program: Program, found: NodeBounds, lines: Lines, cut: int, outputs: int) -> Plan:
-    """With this cut, for so many elements of the output."""
-    graph = program.graph
-    live = _some((flat(found.intervals[cut].magnitude()) != 0).any(0).nonzero().flatten())
-    readers = tuple(k for k in sorted(lines.undecided) if k > cut and len(lines.undecided[k]))
-    numbers = _numbers(program, lines, cut, readers)
-    price, work, state, weights = row_price(graph, cut), 0.0, len(live), 0
-    made: set[int] = set()
-    for reader in readers:
-        for origin in {_origin(program, cut, source) for source in graph.nodes[reader].inputs} - made & set(numbers):
-            weights += len(numbers[origin]) * state
-            price += len(numbers[origin]) * 3 * TOUCHED + state * TOUCHED
-            work += len(numbers[origin]) * (program.operations_to(origin) - program.operations_to(cut))
-            made.add(origin)
-        state += len(lines.undecided[reader])
-        price += len(lines.undecided[reader]) * TOUCHED
-    weights += outputs * state
-    price += 2 * weights + graph.nodes[graph.output].size * TOUCHED
-    work += outputs * (program.operations_to(graph.output) - program.operations_to(cut))
-    return Plan(cut, live, readers, numbers, price, work, weights)
-
-
-def _numbers(program: Program, lines: Lines, cut: int, readers: tuple[int, ...]) -> dict[int, Tensor]:
-    """By origin of their arguments, the elements that are undecided arguments of any of the readers."""
+def _numbers(program: Program, lines: Lines) -> dict[int, Tensor]:
+    """By origin of their arguments, the elements that are undecided arguments of any node."""
     found: dict[int, list[Tensor]] = {}
-    for reader in readers:
-        for source in dict.fromkeys(program.graph.nodes[reader].inputs):
-            origin = _origin(program, cut, source)
-            if origin > cut and not _constant(program, origin):
-                places = program.places_at(source, origin)[lines.undecided[reader]] - 1
+    for reader, undecided in lines.undecided.items():
+        for source in dict.fromkeys(program.graph.nodes[reader].inputs) if len(undecided) else ():
+            origin = program.origins[source]
+            if not _constant(program, origin):
+                places = program.places_at(source, origin)[undecided] - 1
                 found.setdefault(origin, []).append(places[places >= 0])
     return {origin: _some(torch.cat(parts).unique()) for origin, parts in found.items()}
 

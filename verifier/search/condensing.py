@@ -10,14 +10,19 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.condensed import Condensed, condensed
-from verifier.bounding.engine import Effort
+from verifier.bounding.elements import picked
+from verifier.bounding.engine import Effort, bound_nodes
 from verifier.bounding.fields import row_price
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import prepare
+from verifier.core.flat import flat
 from verifier.core.interval import Interval
+from verifier.core.stacked import cast
 from verifier.search.task import Task
 
 MOST_SHARE = 0.2  # of the time left, which it may take
+UNKNOWN = 1e-3  # of the width of an output's bounds: so much of it may be unknown at a single point
+LOOKED_AT = 64  # outputs, for that
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,5 +52,19 @@ def condense(task: Task, found: NodeBounds, still: Tensor) -> Smaller | None:
         return None
     make = lambda dtype: prepare(network.graph, dtype, program.device).asked(rows)  # noqa: E731
     own = replace(task, program=make(program.dtype), precise=cache(partial(make, torch.float64)))
+    if not _nearly_known(own, found.intervals[program.graph.output], outputs):
+        return None
     prices = [row_price(part.graph, part.graph.output) for part in (own.program, program)]
     return Smaller(own, network, prices[0] / prices[1])
+
+
+def _nearly_known(task: Task, whole: Interval, outputs: Tensor) -> bool:
+    """Whether the neighbourhoods in the network of a task are small where it matters: they stay as they are when boxes
+    become smaller. `whole`: bounds of its output over the boxes."""
+    program, effort = task.precise(), Effort(task.limits.memory // 2)
+    box = cast(task.problem.box.reshape(-1, *program.graph.input_shape), program.dtype).point()
+    outputs = outputs[:: 1 + len(outputs) // LOOKED_AT]
+    ends = picked(program, program.graph.output, outputs.expand(len(box.lower), -1)).both_sides
+    bounds = ends.bounded(program, bound_nodes(program, box, "crown", None, effort)).minimum(box)
+    unknown = -(bounds[:, : len(outputs)] + bounds[:, len(outputs) :])
+    return bool((unknown <= UNKNOWN * flat(whole.upper - whole.lower)[:, outputs]).all())
