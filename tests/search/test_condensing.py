@@ -26,7 +26,7 @@ ONE = Fraction(1)
 SIZE = 40
 
 
-def task_of(graph: Graph, *rows: tuple[Fraction, ...], memory: int = ROOM) -> Task:
+def task_of(graph: Graph, *rows: tuple[Fraction, ...]) -> Task:
     """A disjunct for each row of coefficients of the outputs, over inputs from -1 to 1."""
     inputs = graph.nodes[0].size
     box = Box((-ONE,) * inputs, (ONE,) * inputs)
@@ -34,7 +34,7 @@ def task_of(graph: Graph, *rows: tuple[Fraction, ...], memory: int = ROOM) -> Ta
     query = Query(inputs, len(rows[0]), tuple(Disjunct(box, (Row((), part, Fraction(0)),)) for part in parts))
     problem = build_problem(query, torch.float32, "cpu")
     programs = {dtype: prepare(graph, dtype).asked(problem.output_rows) for dtype in (torch.float32, torch.float64)}
-    limits, precise = Limits(time.monotonic() + 1000, memory), lambda: programs[torch.float64]
+    limits, precise = Limits(time.monotonic() + 1000, ROOM), lambda: programs[torch.float64]
     return Task(problem, programs[torch.float32], precise, SearchSettings(), limits, lambda *points: False)
 
 

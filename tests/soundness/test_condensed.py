@@ -195,8 +195,7 @@ def test_what_the_question_does_not_read(name: str, dtype: str) -> None:
     box = Interval(-torch.ones(1, 1, 2, dtype=DTYPES[dtype]), torch.ones(1, 1, 2, dtype=DTYPES[dtype]))
     (values,) = exact_values(graph, points_of(box, seed=1))
     found = bound_nodes(program, box, "crown")
-    networks = all_condensed(program, precise, found, torch.tensor([0]))
-    for network in networks:
+    for network in all_condensed(program, precise, found, torch.tensor([0])):
         check(graph, network, torch.tensor([0]), values)
 
 
