@@ -18,6 +18,7 @@ from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.ops import Concat, Exp, Linear, Relu, Scale, Sigmoid
 from verifier.search.condensing import Smaller, condense
+from verifier.search.inputs import InputSearch
 from verifier.search.task import Limits, Task
 from verifier.settings import SearchSettings
 
@@ -123,3 +124,22 @@ def linear() -> Graph:
 @pytest.mark.parametrize("make", [identity, linear])
 def test_networks_with_nothing_to_condense(make: Callable[[], Graph]) -> None:
     assert smaller_of(task_of(make(), (ONE, -ONE))) is None
+
+
+def test_stuck_boxes_are_not_asked_about_what_was_closed_before() -> None:
+    """The condensed network says nothing about it."""
+    b = Builder(1, 2)
+    mostly_decided(b)
+    task = task_of(b.graph(), (ONE, Fraction(0)), (Fraction(0), ONE))
+    search, still = InputSearch(task), torch.tensor([[False, True]])
+    search.frontier.batches = [batch.replace(open=still) for batch in search.frontier.batches]
+    box = task.problem.box.reshape(-1, *task.program.graph.input_shape)
+    with torch.no_grad():
+        search.whole = bound_nodes(task.program, box, "crown")
+        smaller = condense(task, search.whole, search.still)
+        assert smaller is not None
+        later = search.over(smaller)
+        later.stuck = 1
+        assert later.still.equal(still) and later.in_double().still.equal(still)
+    search.stuck = 1
+    assert search.still.all()

@@ -51,6 +51,7 @@ class InputSearch(Driver[DomainBatch]):
         self.method = SmallerTree()
         self.dear = False  # backward bounds of a domain's neurons, so that doing without may be better
         self.fan = 1  # so many boxes may come of a batch's splits at once even where they are dear
+        self.asked = self.problem.real  # mask `[boxes, D]`: a condensed network says nothing about other disjuncts
 
     def turn(self) -> tuple[DomainBatch, DomainBatch, DomainBatch, bool]:
         domains, began = self.frontier.pop(self.batch.size), time.monotonic()
@@ -93,13 +94,14 @@ class InputSearch(Driver[DomainBatch]):
         assert self.whole is not None
         box = self.problem.box.reshape(-1, *self.program.graph.input_shape)
         own.whole = smaller.network.bounds(own.program, box, self.whole)
-        return own._standing(self, batches)
+        own._standing(self, batches).asked = self.still
+        return own
 
     @property
     def still(self) -> Tensor:
         """A mask `[boxes, D]` of the disjuncts that are open over some part of a box."""
         if self.stuck:  # nobody knows any more which
-            return self.problem.real
+            return self.asked
         counts = torch.zeros_like(self.problem.real, dtype=torch.int32)
         for batch in self.frontier.batches:
             counts.index_add_(0, batch.problem, batch.open.int())
@@ -107,7 +109,7 @@ class InputSearch(Driver[DomainBatch]):
 
     def _standing(self, other: InputSearch, batches: list[DomainBatch]) -> InputSearch:
         """Where another search of the same task stands, with these batches open."""
-        self.frontier.batches = batches
+        self.frontier.batches, self.asked = batches, other.asked
         self.left, self.bounded, self.most_open = other.left, other.bounded, other.most_open
         self.stuck, self.stuck_bound, self.started = other.stuck, other.stuck_bound, other.started
         return self

@@ -56,7 +56,7 @@ class Strategy:
         self.handed = FIRST_HANDED
         self.decisive = False  # whether the last hand-over decided most of its boxes
         self.gained = 0.0  # of what the bounds lacked, by the last split of inputs
-        self.whole = True  # whether nobody has looked yet if a condensed network serves
+        self.looked = False  # whether a condensed network serves
 
     @property
     def problem(self) -> Problem:
@@ -103,9 +103,9 @@ class Strategy:
     def _condense(self) -> None:
         """Go on over the network condensed to what the whole box leaves undecided, where that serves."""
         found = self._known().found
-        if not self.whole or found is None or not self.inputs.open or self.inputs.late:
+        if self.looked or found is None or not self.inputs.open or self.inputs.late:
             return
-        self.whole = False
+        self.looked = True
         smaller = condense(self.task, found, self.inputs.still)
         if smaller is not None:
             self.task, self.inputs = smaller.task, self.inputs.over(smaller)
