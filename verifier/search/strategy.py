@@ -29,6 +29,7 @@ from verifier.search.neurons import NeuronSearch
 from verifier.search.root import MOST_SHARE, MOST_TIGHTENED, NOTHING, Known, Root
 from verifier.search.splitting import one_by_one, splittable
 from verifier.search.task import Outcome, Task
+from verifier.search.varying import over_varying
 
 MANY_INPUTS = 40  # varying inputs beyond which splitting them is hopeless: nearly all would have to be split
 HALVED = 1 / 3  # of the varying inputs: where the time left is too short to halve so many, splitting them is slow,
@@ -50,7 +51,7 @@ class Strategy:
     on where it stopped."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
+        self.task = task = over_varying(task)
         self.inputs = InputSearch(task.in_double() if self._rounding_prevails(self._first_box) else task)
         self.pace = float("inf")  # boxes bounded in a second of splitting inputs, once that is known
         self.handed = FIRST_HANDED
