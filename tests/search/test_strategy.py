@@ -162,6 +162,18 @@ def sorted_boxes(found: Strategy) -> list[tuple[float, ...]]:
     return sorted(tuple(row) for row in torch.cat(ends).tolist())
 
 
+@pytest.mark.parametrize(("turn", "handed"), [(0.0, 1), (1e9, strategy.FIRST_HANDED)])
+def test_first_so_many_boxes_are_handed_over_as_are_bounded_in_a_turn(
+    turn: float, handed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strategy, "TURN", turn)
+    graph = small_graph("relu", "three layers", 6)
+    found = strategy_of(graph, query_of(near_miss(graph, 6, 1)))
+    with torch.no_grad():
+        found.first()
+    assert found.handed == handed
+
+
 def test_decided_boxes_do_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = small_graph("relu", "three layers", 6)
     found = strategy_of(graph, query_of(near_miss(graph, 6, 1)))

@@ -15,19 +15,21 @@ from torch import Tensor
 from tests.search.questions import SHAPES, Part, margin_of, query_of, random_parts, small_graph
 from tests.search.test_neurons import Confirm
 from tests.search.test_strategy import FAST, agrees
+from tests.soundness.exact import ExactGraph, fractions
 from tests.soundness.graphs import Builder
 from verifier.bounding.program import prepare
 from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.problem import build_problem
 from verifier.core.query import Box, Disjunct, Query, Row
 from verifier.core.stacked import cast
-from verifier.ops import Add, Linear, Near, Relu, Reshape, Scale, Select
+from verifier.ops import Add, Conv, Linear, Near, Relu, Reshape, Scale, Select
+from verifier.ops.window import Window
 from verifier.search import varying
 from verifier.search.strategy import Strategy
 from verifier.search.task import Candidates, Limits, Task
 from verifier.search.varying import over_varying
 
-SIZE, WIDE, VARY = 60, 40, (7, 33)
+SIZE, WIDE, VARY = 200, 40, (7, 33)
 
 
 @pytest.fixture
@@ -57,14 +59,32 @@ def layered(b: Builder, first: int) -> Graph:
     return b.graph()
 
 
+def flattened(b: Builder, position: int) -> int:
+    node = b.nodes[position]
+    return b.add(Reshape(node.shape, (1, node.size)), [position], (1, node.size))
+
+
 def plain() -> Graph:
     b = Builder(1, SIZE)
     return layered(b, 0)
 
 
 def reshaped() -> Graph:
-    b = Builder(3, 4, 5)
-    return layered(b, b.add(Reshape((3, 4, 5), (1, SIZE)), [0], (1, SIZE)))
+    b = Builder(5, 8, 5)
+    return layered(b, b.add(Reshape((5, 8, 5), (1, SIZE)), [0], (1, SIZE)))
+
+
+def two_at_once() -> Graph:
+    b = Builder(1, 2, SIZE // 2)
+    layer = b.add(Linear(b.normal(WIDE, SIZE // 2), b.normal(WIDE)), [0], (1, 2, WIDE))
+    return layered(b, flattened(b, b.same(Relu(), layer)))
+
+
+def convolved() -> Graph:
+    b = Builder(1, 2, 10, 10)
+    window = Window((10, 10), (10, 10), (3, 3), (1, 1), (1, 1), (1, 1))
+    layer = b.add(Conv(b.normal(4, 2, 3, 3), window, b.normal(4)), [0], (1, 4, 10, 10))
+    return layered(b, flattened(b, b.same(Relu(), layer)))
 
 
 def behind_a_constant() -> Graph:
@@ -74,7 +94,7 @@ def behind_a_constant() -> Graph:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e20, 1e-20])
-@pytest.mark.parametrize("make", [plain, reshaped, behind_a_constant])
+@pytest.mark.parametrize("make", [plain, reshaped, two_at_once, convolved, behind_a_constant])
 def test_the_layer_is_exactly_within_its_neighbourhoods(make: Callable[[], Graph], scale: float, always: None) -> None:
     """In exact fractions, at points whose fixed inputs are anywhere between the ends of the box, which are rounded."""
     graph, generator = make(), np.random.default_rng(0)
@@ -84,20 +104,17 @@ def test_the_layer_is_exactly_within_its_neighbourhoods(make: Callable[[], Graph
     node, (linear, near) = own.precise().graph.nodes[0], (n.op for n in own.precise().graph.nodes[1:3])
     assert isinstance(linear, Linear) and isinstance(near, Near) and linear.bias is not None and node.size == 2
     assert own.problem.box.lower.tolist() == [[0.0, 0.0]] and own.problem.box.upper.tolist() == [[1.0, 1.0]]
-    real = next(n.op for n in graph.nodes if isinstance(n.op, Linear))
-    assert real.bias is not None
     lower, upper = task.problem.box.lower[0], task.problem.box.upper[0]
-    for _ in range(10):
+    layer, exact = next(k for k, n in enumerate(graph.nodes) if isinstance(n.op, Linear | Conv)), ExactGraph(graph)
+    for _ in range(3):
         share = torch.from_numpy(generator.choice([0.0, 0.3, 1.0], SIZE)).float()
         x = torch.where(share == 0.3, torch.lerp(lower, upper, share), torch.where(share == 0, lower, upper))
         assert ((lower <= x) & (x <= upper)).all()
-        fractions = [Fraction(v) for v in x.tolist()]
-        for k, (row, bias) in enumerate(zip(real.weight.tolist(), real.bias.tolist(), strict=True)):
-            value = sum((Fraction(w) * v for w, v in zip(row, fractions, strict=True)), Fraction(bias))
-            known = sum((Fraction(linear.weight[k, j].item()) * fractions[p] for j, p in enumerate(VARY)), Fraction(0))
-            radius = near.radius.flatten()[k].item()
-            assert abs(value - known - Fraction(linear.bias[k].item())) <= Fraction(radius)
-            assert radius <= 1e-5 * max(1.0, scale)
+        inputs = fractions(x)
+        known = [[Fraction(w) * inputs[p] for w, p in zip(row, VARY, strict=True)] for row in linear.weight.tolist()]
+        for k, value in enumerate(exact.affine(layer, [inputs])):
+            radius = Fraction(near.radius[k].item())
+            assert abs(value - sum(known[k]) - Fraction(linear.bias[k].item())) <= radius <= 1e-5 * max(1.0, scale)
     points = torch.rand(20, 2, dtype=torch.float64)
     whole = cast(task.problem.box, torch.float64).middle().repeat(20, 1).index_copy(1, torch.tensor(VARY), points)
     expected = graph.evaluate(whole.reshape(-1, *graph.input_shape))

@@ -44,6 +44,7 @@ SEARCHED = 0.5  # of the time of a pass over the root's bounds: so long a search
 SPLIT_SHARE = 0.05  # of the time: so long are inputs split before an exact backend is asked
 EXACT_SHARE = 0.85  # of the time left, which an exact backend may have for a problem that is small enough for it
 FIRST_HANDED = 256  # boxes handed over at first; their number doubles when most are decided in time, else it halves
+READILY = 0.25  # of the boxes that splitting inputs bounds in a turn: no more are handed over at first
 
 
 class Strategy:
@@ -75,6 +76,7 @@ class Strategy:
         began = time.monotonic()
         outcome = self.inputs.run(FIRST_SEARCH)
         self.pace = outcome.bounded / (time.monotonic() - began)
+        self.handed = max(1, min(FIRST_HANDED, int(READILY * TURN * self.pace)))
         return outcome
 
     def run(self) -> Outcome:

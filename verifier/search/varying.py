@@ -1,4 +1,4 @@
-"""Tasks over the inputs that vary, where others are fixed and a dense layer reads them all.
+"""Tasks over the inputs that vary, where others are fixed and a dense layer or a convolution reads them all.
 
 Most inputs of a generator with a few latent variables, or of a question about a few features, have one value in all
 boxes. What these add to the layer is an interval for each of its outputs, worked out once in double precision and far
@@ -13,6 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from verifier.bounding.engine import Effort, forward_pays
 from verifier.bounding.fields import row_price
 from verifier.bounding.interval import affine_interval
 from verifier.bounding.program import Program, prepare
@@ -21,35 +22,36 @@ from verifier.core.graph import Constant, Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.rounding import unit
-from verifier.ops import Linear, Near
+from verifier.ops import Conv, Linear, Near, Reshape
 from verifier.search.task import Task
 
-WORTH = 0.7  # of the price of a row: where less is saved, all stays as it is
+FEW = 0.5  # of the inputs: where more vary, all stays as it is
+WORTH = 0.7  # of the price of a row; more, up to all of it, where forward forms become cheap
+MOST_SHARE = 1 / 32  # of the memory, for the layer's matrix in both precisions
 
 
 def over_varying(task: Task) -> Task:
-    """The same question about a network whose inputs are those that vary, or the task itself if that saves little.
+    """The same question about a network whose inputs are those that vary, or the task itself if that does not serve.
     Candidates have the others in the middle of their ends."""
-    problem, layer = task.problem, _first_layer(task.program)
+    problem, program, layer = task.problem, task.program, _first_layer(task.program)
     if layer is None or problem.input_rows is not None:
         return task
-    varying = _varying(problem)
-    places, node = varying.nonzero().flatten(), task.program.graph.nodes[layer]
-    saved = 2 * node.size * (len(varying) - len(places))
-    if not len(places) or saved < (1 - WORTH) * row_price(task.program.graph, task.program.graph.output):
+    places, node = _varying(problem).nonzero().flatten(), program.graph.nodes[0]
+    numbers = len(places) * max(node.size, program.graph.nodes[layer].size)
+    if not 0 < len(places) <= FEW * node.size or numbers * 16 > MOST_SHARE * task.limits.memory:
         return task
-    graph = _reduced(task.precise(), layer, varying, problem.box)
-    box, middle = (flat(end)[:, places] for end in (problem.box.lower, problem.box.upper)), flat(problem.box.middle())
+    graph, middle = _reduced(task.precise(), layer, places, problem.box), flat(problem.box.middle())
 
     def make(dtype: torch.dtype) -> Program:
-        return prepare(graph, dtype, task.program.device).asked(problem.output_rows)
+        return prepare(graph, dtype, program.device).asked(problem.output_rows)
 
     def candidates(points: Tensor, which: Tensor) -> bool:
         return task.candidates(middle[which].index_copy(1, places, flat(points)), which)
 
-    own = replace(problem, box=Interval(*box))
-    precise = cache(lambda: make(torch.float64))
-    return replace(task, problem=own, program=make(task.program.dtype), precise=precise, candidates=candidates)
+    box = Interval(*(flat(end)[:, places] for end in (problem.box.lower, problem.box.upper)))
+    own, precise = replace(problem, box=box), cache(lambda: make(torch.float64))
+    reduced = replace(task, problem=own, program=make(program.dtype), precise=precise, candidates=candidates)
+    return reduced if _serves(reduced.program, program, Effort(task.limits.memory // 2)) else task
 
 
 def _varying(problem: Problem) -> Tensor:
@@ -59,36 +61,46 @@ def _varying(problem: Problem) -> Tensor:
 
 
 def _first_layer(program: Program) -> int | None:
-    """The dense layer that alone reads the inputs, all of them as they are; None if there is none."""
+    """The dense layer or convolution that alone reads the inputs, all of them as they are; None if there is none."""
     graph, origins = program.graph, program.origins
-    readers = {k for k, node in enumerate(graph.nodes) if origins[k] and any(not origins[s] for s in node.inputs)}
+    readers = [k for k, node in enumerate(graph.nodes) if origins[k] and any(not origins[s] for s in node.inputs)]
     if len(readers) != 1 or not origins[graph.output]:
         return None
     (layer,) = readers
-    node, size = graph.nodes[layer], graph.nodes[0].size
-    if not isinstance(node.op, Linear) or node.size != len(node.op.weight):
+    if not isinstance(graph.nodes[layer].op, Linear | Conv):
         return None
-    same = torch.arange(1, size + 1, device=program.device)
-    return layer if torch.equal(program.places_at(node.inputs[0], 0), same) else None
+    same = torch.arange(1, graph.nodes[0].size + 1, device=program.device)
+    return layer if torch.equal(program.places_at(graph.nodes[layer].inputs[0], 0), same) else None
 
 
-def _reduced(program: Program, layer: int, varying: Tensor, box: Interval) -> Graph:
-    """The network, in double precision, with that layer reading the inputs that vary. `box`: where the others are."""
+def _serves(reduced: Program, program: Program, effort: Effort) -> bool:
+    """Whether it makes rows short, or forward forms cheap."""
+    share = row_price(reduced.graph, reduced.graph.output) / row_price(program.graph, program.graph.output)
+    return share <= WORTH or (share <= 1 and forward_pays(reduced, effort) and not forward_pays(program, effort))
+
+
+def _reduced(program: Program, layer: int, places: Tensor, box: Interval) -> Graph:
+    """The network, in double precision, with that layer reading the inputs `places` `[k]`. `box`: where the others are.
+
+    An output reads each input once: so what the layer makes of unit vectors are its weights, without a rounding."""
     graph, node = program.graph, program.graph.nodes[layer]
-    assert isinstance(node.op, Linear)
-    fixed = Linear(node.op.weight[:, ~varying], node.op.bias)
-    ends = (flat(end)[:, ~varying] for end in (box.lower.amin(0)[None], box.upper.amax(0)[None]))
-    known = affine_interval(fixed, fixed.absolute(), (Interval(*ends).to(torch.float64),))
-    bias, radius = (part[0] for part in known.around())
-    weight = node.op.weight[:, varying]
+    assert isinstance(node.op, Linear | Conv)
+    shape, size = graph.nodes[node.inputs[0]].shape, graph.nodes[0].size
+    units = torch.zeros((len(places), size), dtype=torch.float64, device=program.device)
+    units.scatter_(1, places.unsqueeze(1), 1.0)
+    weight = flat(node.op.linear(units.reshape(-1, *shape))).T.contiguous()
+    hull = (flat(box.lower).amin(0), flat(box.upper).amax(0))
+    fixed = Interval(*(end.double().index_fill(0, places, 0.0).reshape(1, *shape) for end in hull))
+    bias, radius = (flat(part)[0] for part in affine_interval(node.op, node.op.absolute(), (fixed,)).around())
     nodes = [
-        Node(graph.nodes[0].name, Input(), (), (1,) * (len(node.shape) - 1) + (weight.shape[1],)),
-        Node(f"{node.name}_varying", Linear(weight, bias), (0,), node.shape, node.origin),
-        Node(node.name, Near(radius.reshape(node.shape)), (1,), node.shape, node.origin),
+        Node(graph.nodes[0].name, Input(), (), (len(places),)),
+        Node(f"{node.name}_varying", Linear(weight, bias), (0,), (node.size,), node.origin),
+        Node(f"{node.name}_near", Near(radius), (1,), (node.size,), node.origin),
+        Node(node.name, Reshape((node.size,), node.shape), (2,), node.shape, node.origin),
     ]
-    places = {layer: 2}
+    found = {layer: 3}
     for position, own in enumerate(graph.nodes):
         if isinstance(own.op, Constant) or (position > layer and program.origins[position]):
-            places[position] = len(nodes)
-            nodes.append(replace(own, inputs=tuple(places[source] for source in own.inputs)))
-    return Graph(tuple(nodes), places[graph.output])
+            found[position] = len(nodes)
+            nodes.append(replace(own, inputs=tuple(found[source] for source in own.inputs)))
+    return Graph(tuple(nodes), found[graph.output])
