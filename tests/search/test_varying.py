@@ -93,8 +93,16 @@ def behind_a_constant() -> Graph:
     return layered(b, b.same(Add((1, 1)), b.dense(0, WIDE), constant))
 
 
+def behind_a_moved_constant() -> Graph:
+    """Which comes before the layer."""
+    b = Builder(1, SIZE)
+    constant = b.add(Constant(b.normal(WIDE)), (), (WIDE,))
+    moved = b.add(Reshape((WIDE,), (1, WIDE)), [constant], (1, WIDE))
+    return layered(b, b.same(Add((1, 1)), b.dense(0, WIDE), moved))
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e20, 1e-20])
-@pytest.mark.parametrize("make", [plain, reshaped, two_at_once, convolved, behind_a_constant])
+@pytest.mark.parametrize("make", [plain, reshaped, two_at_once, convolved, behind_a_constant, behind_a_moved_constant])
 def test_the_layer_is_exactly_within_its_neighbourhoods(make: Callable[[], Graph], scale: float, always: None) -> None:
     """In exact fractions, at points whose fixed inputs are anywhere between the ends of the box, which are rounded."""
     graph, generator = make(), np.random.default_rng(0)
@@ -168,6 +176,22 @@ def test_inputs_that_differ_from_box_to_box_vary() -> None:
     query = replace(first, disjuncts=first.disjuncts + second.disjuncts)
     own = over_varying(task_of(plain(), query))
     assert own.problem.box.lower.tolist() == [[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+
+
+def test_candidates_are_in_the_box_where_numbers_are_subnormal() -> None:
+    """The middle of 3 times the smallest number and itself is 4 times that."""
+    seen = []
+    task = task_of(
+        plain(), question(box_of([Fraction(3, 2**149)] * SIZE)), lambda points, which: bool(seen.append(points))
+    )
+    own, box = over_varying(task), task.problem.box
+    assert not own.candidates(torch.full((1, 2), 0.5), torch.tensor([0]))
+    assert own is not task and ((box.lower <= seen[0]) & (seen[0] <= box.upper)).all()
+
+
+def test_inputs_with_an_infinite_end_vary() -> None:
+    values = [Fraction(10) ** 39, *([Fraction(1)] * (SIZE - 1))]
+    assert over_varying(task_of(plain(), question(box_of(values)))).problem.box.shape == (1, 3)
 
 
 def widened(graph: Graph, fixed: int, generator: np.random.Generator) -> tuple[Graph, Graph, np.ndarray]:

@@ -16,7 +16,7 @@ from verifier.bounding.backward import LinearForm, backward
 from verifier.bounding.nodes import NodeBounds
 from verifier.bounding.program import Program
 from verifier.core.operator import Affine
-from verifier.core.rounding import down, up
+from verifier.core.rounding import down, roundoff, up
 from verifier.ops import Near
 
 
@@ -37,7 +37,10 @@ class Picked:
         """What the elements `[n, k, ...]` are at least, and behind these what their negatives are, `[n, 2 k, ...]`."""
         rows, offset = (torch.cat([part, -part], 1) for part in (self.rows, self.offset))
         if self.radius is not None:
-            offset = down(offset - torch.cat([self.radius, self.radius], 1))
+            radius = self.radius
+            if not self.exact:  # of the difference less may be left than the offset's own rounding
+                radius = up(radius + roundoff(self.offset.abs(), 2), 2)
+            offset = down(offset - torch.cat([radius, radius], 1))
         return replace(self, rows=rows, offset=offset, radius=None)
 
     def bounded(self, program: Program, found: NodeBounds) -> LinearForm:

@@ -18,7 +18,7 @@ from verifier.bounding.fields import row_price
 from verifier.bounding.interval import affine_interval
 from verifier.bounding.program import Program, prepare
 from verifier.core.flat import flat
-from verifier.core.graph import Constant, Graph, Input, Node
+from verifier.core.graph import Graph, Input, Node
 from verifier.core.interval import Interval
 from verifier.core.problem import Problem
 from verifier.core.rounding import unit
@@ -40,7 +40,9 @@ def over_varying(task: Task) -> Task:
     numbers = len(places) * max(node.size, program.graph.nodes[layer].size)
     if not 0 < len(places) <= FEW * node.size or numbers * 16 > MOST_SHARE * task.limits.memory:
         return task
-    graph, middle = _reduced(task.precise(), layer, places, problem.box), flat(problem.box.middle())
+    graph = _reduced(task.precise(), layer, places, problem.box)
+    lower, middle, upper = (flat(part) for part in (problem.box.lower, problem.box.middle(), problem.box.upper))
+    middle = middle.clamp(lower, upper)  # that of subnormal numbers may be neither
 
     def make(dtype: torch.dtype) -> Program:
         return prepare(graph, dtype, program.device).asked(problem.output_rows)
@@ -48,8 +50,8 @@ def over_varying(task: Task) -> Task:
     def candidates(points: Tensor, which: Tensor) -> bool:
         return task.candidates(middle[which].index_copy(1, places, flat(points)), which)
 
-    box = Interval(*(flat(end)[:, places] for end in (problem.box.lower, problem.box.upper)))
-    own, precise = replace(problem, box=box), cache(lambda: make(torch.float64))
+    own = replace(problem, box=Interval(lower[:, places], upper[:, places]))
+    precise = cache(lambda: make(torch.float64))
     reduced = replace(task, problem=own, program=make(program.dtype), precise=precise, candidates=candidates)
     return reduced if _serves(reduced.program, program, Effort(task.limits.memory // 2)) else task
 
@@ -57,7 +59,8 @@ def over_varying(task: Task) -> Task:
 def _varying(problem: Problem) -> Tensor:
     """Mask `[inputs]` of those that differ by more than a rounding to single precision between any two points."""
     lower, upper = flat(problem.box.lower).amin(0), flat(problem.box.upper).amax(0)
-    return upper - lower > 2 * unit(torch.float32) * torch.maximum(lower.abs(), upper.abs())
+    width, size = upper - lower, torch.maximum(lower.abs(), upper.abs())
+    return (width > 2 * unit(torch.float32) * size) | width.isinf()
 
 
 def _first_layer(program: Program) -> int | None:
@@ -100,7 +103,7 @@ def _reduced(program: Program, layer: int, places: Tensor, box: Interval) -> Gra
     ]
     found = {layer: 3}
     for position, own in enumerate(graph.nodes):
-        if isinstance(own.op, Constant) or (position > layer and program.origins[position]):
+        if position != layer and program.origins[position]:  # behind the layer, or constant
             found[position] = len(nodes)
             nodes.append(replace(own, inputs=tuple(found[source] for source in own.inputs)))
     return Graph(tuple(nodes), found[graph.output])
